@@ -1,0 +1,75 @@
+# make demo | test | lint | clean. The first run makes .venv and fills it; later runs only do what changed.
+# Another interpreter: make PYTHON=python3.13 test. Arguments for pytest: make test ARGS="-k losses -x".
+
+PYTHON ?= python3
+ARGS ?=
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+INPUTS = pyproject.toml setup.py constraints.txt
+
+help:
+	@echo "make demo   train a small distilled network and draw it (runs/demo)"
+	@echo "make test   run the tests and the examples in the docstrings"
+	@echo "make lint   check style, types and the direction of imports"
+	@echo "make clean  remove .venv, runs and everything that was built"
+
+demo: .venv/.demo
+	@$(BIN)/python .ci/check_machine.py compiler-note dot-note
+	@echo "demo: running examples/digits.py, results in runs/demo"
+	@$(BIN)/python examples/digits.py runs/demo
+
+test: compiler .venv/.test
+	@echo "test: running pytest"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.lint
+	@echo "lint: ruff check"
+	@$(BIN)/ruff check --quiet .
+	@echo "lint: ruff format --check"
+	@$(BIN)/ruff format --check --quiet .
+	@echo "lint: mypy (strict)"
+	@$(BIN)/mypy
+	@echo "lint: import contracts"
+	@$(BIN)/lint-imports --no-logo
+
+clean:
+	@echo "clean: removing .venv, runs, caches and build results"
+	@rm -rf .venv runs build dist fxkd.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find fxkd passes tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Asked before anything large is fetched.
+compiler: .venv/.made
+	@$(BIN)/python .ci/check_machine.py compiler dot-note
+
+# The stamps: one file per set of packages, made again when a file that names packages changes.
+.venv/.made:
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON); install Python 3.11 or newer (on Debian or Ubuntu: apt install python3 python3-venv)" >&2; exit 1; }
+	@$(PYTHON) .ci/check_machine.py venv
+	@echo "setup: making .venv"
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.base: .venv/.made $(INPUTS)
+	@echo "setup: installing setuptools, then fxkd with PyTorch (minutes, the first time)"
+	@$(PIP) "setuptools>=77"
+	@$(PIP) --no-build-isolation -e .
+	@touch $@
+
+.venv/.demo: .venv/.base
+	@echo "setup: installing what the demo needs"
+	@$(PIP) --no-build-isolation -e ".[demo,draw]"
+	@touch $@
+
+# torchvision comes first and alone: timm asks for it, and its own requirements would choose another PyTorch.
+.venv/.test: .venv/.base
+	@echo "setup: installing what the tests need"
+	@$(PIP) --no-deps torchvision
+	@$(PIP) --no-build-isolation -e ".[test]"
+	@touch $@
+
+.venv/.lint: .venv/.base
+	@echo "setup: installing what the checks need"
+	@$(PIP) --no-build-isolation -e ".[dev]"
+	@touch $@
+
+.PHONY: help demo test lint clean compiler

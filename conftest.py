@@ -1,0 +1,3 @@
+"""``passes/`` is collected once, as ``fxkd/passes`` (a link to it), so that its modules are ``fxkd.passes.*``."""
+
+collect_ignore = ["passes"]

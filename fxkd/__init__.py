@@ -1,0 +1,9 @@
+"""fxkd: knowledge distillation by compiled-graph rewriting."""
+
+from fxkd.capture import Inputs as Inputs
+from fxkd.distiller import Distiller as Distiller
+from fxkd.distiller import prepare as prepare
+from fxkd.output import DistillOutput as DistillOutput
+from fxkd.registry import connector as connector
+from fxkd.registry import loss as loss
+from fxkd.spec import Spec as Spec

@@ -1,0 +1,63 @@
+"""What a capture gives: a graph, what was called at each named point, and notes for the reader."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import fx, nn
+
+
+class PointName(NamedTuple):
+    """A named place in a model: the kind of point, as a recorder's ``type`` says it, and its path."""
+
+    kind: str
+    path: str
+
+
+class PointCall(NamedTuple):
+    """One call of a named point; a node that holds its value carries it in ``node.meta["calls"]``."""
+
+    point: PointName
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Captured:
+    """A model as a graph.
+
+    Args:
+        name: The attribute under which the model hangs, the first part of every target: ``"student"``.
+        graph: Its nodes; ``node.meta`` holds ``val`` (the example value on fake tensors), ``storages`` and
+            ``mutates`` (what memory a node gives and changes) and ``calls`` (the named points it holds).
+        constants: Tensors and objects that the run met outside the model, by target below ``<name>_constants``.
+        flags: The opened modules and the ``training`` flag each had: the graph holds for these flags only.
+        notes: What a reader should know: what was opened and why, what was lifted.
+    """
+
+    name: str
+    graph: fx.Graph
+    constants: nn.Module
+    flags: tuple[tuple[nn.Module, bool], ...]
+    notes: tuple[str, ...] = ()
+    hidden: dict[PointName, str] = field(default_factory=dict)
+
+    def calls(self, point: PointName) -> list[fx.Node]:
+        """List the nodes that hold the calls of ``point``, first call first."""
+        return [node for node, _ in sorted(find_calls(self.graph, point), key=lambda found: found[1])]
+
+    def holds(self) -> bool:
+        """Tell whether every opened module is in the mode it was captured in."""
+        return all(module.training is training for module, training in self.flags)
+
+
+def find_calls(graph: fx.Graph, point: PointName) -> Iterator[tuple[fx.Node, int]]:
+    """Yield each node of ``graph`` that holds a call of ``point``, with the number of the call."""
+    for node in graph.nodes:
+        for call in node.meta.get("calls", ()):
+            if call.point == point:
+                yield node, call.index
+
+
+def bundle(value: Any) -> Any:
+    """Hold several values as the one value that a call took or gave; the identity when it runs."""
+    return value

@@ -1,0 +1,123 @@
+"""The discovery run: on real values, without gradients, to see what named functions give and who calls them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree as pytree
+
+from fxkd.capture.inputs import Inputs
+from fxkd.capture.structure import storages, tensors
+from fxkd.patcher import patched
+from fxkd.points import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Stands in a result for the n-th tensor among the arguments, given back as it was."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one call of a named function did.
+
+    Args:
+        value: What it returned.
+        viewed: Which of its tensor arguments the returned value shares memory with.
+        changed: Which of its tensor arguments it wrote to.
+    """
+
+    value: Any
+    viewed: tuple[int, ...]
+    changed: tuple[int, ...]
+
+    def replay(self, given: list[Tensor], mode: FakeTensorMode) -> Any:
+        """Give the same result on fake tensors."""
+        fresh = pytree.tree_map_only(Tensor, mode.from_tensor, self.value)
+        return pytree.tree_map_only(Given, lambda place: given[place.index], fresh)
+
+
+@dataclass(slots=True)
+class Discovery:
+    """What the run showed: outcomes per function in call order, modules to open, functions that hold points."""
+
+    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
+    opened: set[int] = field(default_factory=set)
+    holders: set[str] = field(default_factory=set)
+
+
+def discover(
+    model: nn.Module, inputs: Inputs, places: Iterable[Place], point_modules: Iterable[nn.Module]
+) -> Discovery:
+    """Run ``model`` once; the caller puts its state back.
+
+    Args:
+        model: What to run.
+        inputs: Arguments for it; their tensors are copied.
+        places: The named functions and methods.
+        point_modules: The modules named as points: a function that calls one cannot be one node.
+    """
+    found = Discovery()
+    modules: list[nn.Module] = []
+    functions: list[str] = []
+    named = set(map(id, point_modules))
+
+    def hit() -> None:
+        found.opened.update(map(id, modules))
+        found.holders.update(functions)
+
+    def watch_module(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if id(module) in named:
+                hit()
+            modules.append(module)
+            try:
+                return original(module, *args, **kwargs)
+            finally:
+                modules.pop()
+
+        return call
+
+    def watch_function(place: Place) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        outcomes = found.outcomes.setdefault(place.path, [])
+
+        def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                hit()
+                functions.append(place.path)
+                try:
+                    outcome = _observe(original, args, kwargs)
+                finally:
+                    functions.pop()
+                outcomes.append(outcome)
+                return pytree.tree_map_only(Given, lambda g: tensors((args, kwargs))[g.index], outcome.value)
+
+            return call
+
+        return wrap
+
+    copied = pytree.tree_map_only(Tensor, torch.clone, (inputs.args, inputs.kwargs))
+    with ExitStack() as stack, torch.no_grad():
+        stack.enter_context(patched(nn.Module, "__call__", watch_module))
+        for place in places:
+            stack.enter_context(patched(place.owner, place.name, watch_function(place)))
+        model(*copied[0], **copied[1])
+    return found
+
+
+def _observe(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Outcome:
+    """Call ``function`` and note how its result hangs together with its arguments."""
+    given = tensors((args, kwargs))
+    places = {id(tensor): Given(index) for index, tensor in enumerate(given)}
+    versions = [tensor._version for tensor in given]
+    value = function(*args, **kwargs)
+    changed = tuple(index for index, tensor in enumerate(given) if tensor._version != versions[index])
+    memory = storages(value)
+    viewed = tuple(index for index, tensor in enumerate(given) if storages(tensor) & memory)
+    return Outcome(pytree.tree_map_only(Tensor, lambda t: places.get(id(t), t), value), viewed, changed)

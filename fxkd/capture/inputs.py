@@ -1,0 +1,140 @@
+"""The arguments of a call: which are tensors (free at every call) and which are constants (fixed by the capture)."""
+
+import inspect
+import keyword
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fxkd.errors import CaptureError
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The positional and keyword arguments of one call.
+
+    >>> Inputs.of({"input_ids": torch.zeros(2, 5)}).kwargs["input_ids"].shape
+    torch.Size([2, 5])
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: Any) -> "Inputs":
+        """Read ``example_inputs``: a tuple of positionals, a mapping of keywords, ``Inputs``, or one tensor."""
+        if isinstance(given, Inputs):
+            return given
+        if isinstance(given, Tensor):
+            return cls((given,))
+        if isinstance(given, Mapping):
+            return cls((), dict(given))
+        if isinstance(given, tuple):
+            return cls(given)
+        raise CaptureError(
+            f"example_inputs is a {type(given).__name__}; give a tuple of positional arguments, "
+            "a dict of keyword arguments, or fxkd.Inputs(args, kwargs)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The form of a call: a graph is good for every call of the same layout.
+
+    Args:
+        spec: How ``(args, kwargs)`` nests.
+        names: A placeholder's name for each tensor, in order.
+        kinds: Data type, device and number of dimensions of each tensor: a program may branch on them.
+        constants: What else was given, in order.
+        is_tensor: For each leaf of the call, whether a tensor stands there.
+    """
+
+    spec: pytree.TreeSpec
+    names: tuple[str, ...]
+    kinds: tuple[tuple[torch.dtype, torch.device, int], ...]
+    constants: tuple[Any, ...]
+    is_tensor: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, inputs: Inputs, model: nn.Module) -> "Layout":
+        """Read the layout of a call of ``model``."""
+        pairs, spec = pytree.tree_flatten_with_path((inputs.args, inputs.kwargs))
+        positional = _positional_names(model)
+        names: list[str] = []
+        for path, value in pairs:
+            if isinstance(value, Tensor):
+                names.append(_unused(_placeholder_name(path, positional), names))
+            else:
+                _refuse_hidden_tensor(value, path)
+        tensors = [value for _, value in pairs if isinstance(value, Tensor)]
+        constants = tuple(value for _, value in pairs if not isinstance(value, Tensor))
+        return cls(spec, tuple(names), kinds_of(tensors), constants, tuple(isinstance(v, Tensor) for _, v in pairs))
+
+    def matches(self, spec: pytree.TreeSpec, tensors: list[Tensor], constants: list[Any]) -> bool:
+        """Tell whether a call, taken apart by ``split``, has this layout."""
+        return (
+            self.spec == spec
+            and self.kinds == kinds_of(tensors)
+            and len(constants) == len(self.constants)
+            and all(_same(given, kept) for given, kept in zip(constants, self.constants, strict=True))
+        )
+
+    def fill(self, tensors: list[Any]) -> Inputs:
+        """Make a call of this layout out of ``tensors``."""
+        free, fixed = iter(tensors), iter(self.constants)
+        leaves = [next(free) if is_tensor else next(fixed) for is_tensor in self.is_tensor]
+        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
+        return Inputs(args, kwargs)
+
+
+def split(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[pytree.TreeSpec, list[Tensor], list[Any]]:
+    """Take a call apart: how it nests, its tensors, the rest."""
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    return spec, tensors, [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
+
+
+def kinds_of(tensors: list[Tensor]) -> tuple[tuple[torch.dtype, torch.device, int], ...]:
+    """Give what a program may branch on without asking for a size: type, device, number of dimensions."""
+    return tuple((tensor.dtype, tensor.device, tensor.dim()) for tensor in tensors)
+
+
+def _same(given: Any, kept: Any) -> bool:
+    return given is kept or (type(given) is type(kept) and bool(given == kept))
+
+
+def _positional_names(model: nn.Module) -> list[str]:
+    parameters = inspect.signature(model.forward).parameters.values()
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _placeholder_name(path: tuple[Any, ...], positional: list[str]) -> str:
+    """Name a tensor by its place: the parameter it is given for, then the way inside."""
+    where, first, rest = path[0].idx, path[1], path[2:]
+    if where == 0:
+        head = positional[first.idx] if first.idx < len(positional) else f"input_{first.idx}"
+    else:
+        head = first.key
+    name = re.sub(r"\W+", "_", head + pytree.keystr(rest)).strip("_") or "input"
+    return f"{name}_" if keyword.iskeyword(name) else name if name[0].isalpha() else f"input_{name}"
+
+
+def _unused(name: str, taken: list[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _refuse_hidden_tensor(value: Any, path: tuple[Any, ...]) -> None:
+    inside = [key for key, held in getattr(value, "__dict__", {}).items() if isinstance(held, Tensor)]
+    if inside:
+        raise CaptureError(
+            f"the input at {pytree.keystr(path)} is a {type(value).__name__}, which holds the tensor {inside[0]!r}: "
+            "its tensors would be frozen. Register the class (torch.utils._pytree.register_dataclass), "
+            "or give the tensors in a dict, list or tuple"
+        )

@@ -1,0 +1,69 @@
+"""Where in the model's own code something happens: for guards and messages."""
+
+import linecache
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from fxkd.capture.preserve import drawn_state
+
+SITE_PACKAGES = sysconfig.get_path("purelib")
+LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<frozen", "<eval_with_key")
+STANDARD_LIBRARY = sysconfig.get_path("stdlib")
+
+
+def is_library(filename: str) -> bool:
+    """Tell whether a file belongs to torch, fxkd or Python itself rather than to a model."""
+    in_python = filename.startswith(STANDARD_LIBRARY) and not filename.startswith(SITE_PACKAGES)
+    return in_python or filename.startswith(LIBRARIES)
+
+
+def describe(filename: str, number: int) -> str:
+    """Name a line of code and quote it."""
+    quoted = linecache.getline(filename, number).strip()
+    return f"{filename}:{number}" + (f" ({quoted})" if quoted else "")
+
+
+def current_line() -> str:
+    """Describe the line of a model's code that is running."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_library(frame.f_code.co_filename):
+        frame = frame.f_back
+    return describe(frame.f_code.co_filename, frame.f_lineno) if frame is not None else "an unknown line"
+
+
+def raising_line(error: BaseException) -> str:
+    """Describe the innermost line of a model's code that ``error`` passed through."""
+    lines = [entry for entry in traceback.extract_tb(error.__traceback__) if not is_library(entry.filename)]
+    return describe(lines[-1].filename, lines[-1].lineno or 0) if lines else "an unknown line"
+
+
+def drawing_line(run: Callable[[], Any]) -> str:
+    """Run once more, watching each line of a model's code, to find what moves Python's or numpy's generator."""
+    found: list[str] = []
+    seen: dict[FrameType, tuple[int, Any]] = {}
+
+    def step(frame: FrameType, event: str, argument: Any) -> Any:
+        state = drawn_state()
+        number, before = seen.get(frame, (frame.f_lineno, state))
+        if not found and state != before:
+            found.append(describe(frame.f_code.co_filename, number))
+        seen[frame] = (frame.f_lineno, state)
+        return None if found else step
+
+    def enter(frame: FrameType, event: str, argument: Any) -> Any:
+        return None if found or is_library(frame.f_code.co_filename) else step(frame, event, argument)
+
+    previous = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        run()
+    finally:
+        sys.settrace(previous)
+    return found[0] if found else "a line inside a library"

@@ -1,0 +1,201 @@
+"""The graph as it grows: every tensor of the run has a node, found by the tensor's identity."""
+
+import dataclasses
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxkd.capture.captured import PointCall, bundle
+from fxkd.capture.lines import current_line
+from fxkd.capture.structure import leaves, parts, storages, tensors
+from fxkd.capture.tracked import Tracked, track
+from fxkd.errors import CaptureError, GuardError
+
+CONSTANTS = (int, float, complex, bool, str, bytes, type(None), type(...), torch.dtype, torch.device, torch.layout)
+CONSTANTS += (torch.memory_format, range)
+
+
+COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def guard(left: Any, comparison: str, right: Any, line: str) -> None:
+    """Stop unless the comparison holds: it did when the graph was captured, and the model goes another way when not."""
+    if not COMPARISONS[comparison](left, right):
+        raise GuardError(
+            f"the graph holds only while {left} {comparison} {right}, as decided at {line}: call the distiller once "
+            "outside of torch.compile with such inputs, so that they are captured too"
+        )
+
+
+class LeakedTensor(Exception):
+    """A tensor made inside a leaf module reached the outside by a side way: the leaf must be opened."""
+
+    def __init__(self, leaf: str) -> None:
+        super().__init__(leaf)
+        self.leaf = leaf
+
+
+class Tape:
+    """An fx graph under construction.
+
+    Args:
+        name: First part of every target.
+        attributes: The model's tensors (as seen in the run) and their places.
+        modules: The model's modules and their places.
+    """
+
+    def __init__(self, name: str, attributes: dict[int, tuple[Tensor, str]], modules: dict[int, str]) -> None:
+        self.name = name
+        self.graph = fx.Graph()
+        self.attributes = attributes
+        self.modules = modules
+        self.constants = nn.Module()
+        self.listening = False
+        self.notes: list[str] = []
+        self.made_in_leaf: dict[int, tuple[Tensor, str]] = {}
+        self._nodes: dict[int, tuple[Any, fx.Node]] = {}
+        self._decided: set[tuple[Any, ...]] = set()
+
+    # Values to nodes
+
+    def placeholder(self, name: str, value: Tensor) -> None:
+        """Add a free input."""
+        self.bind(value, self.graph.placeholder(name))
+
+    def bind(self, value: Any, node: fx.Node) -> Any:
+        """Make ``node`` stand for ``value`` and for every tensor inside it; give what the program sees of it."""
+        node.meta.setdefault("val", value)
+        node.meta.setdefault("storages", storages(value))
+        if isinstance(value, Tensor):
+            self._nodes[id(value)] = (value, node)
+            return value
+        for part, reach, key in parts(value):
+            if tensors(part):
+                self.bind(part, self._reach(node, reach, key, part))
+        return value
+
+    def _reach(self, node: fx.Node, reach: Callable[..., Any], key: Any, part: Any) -> fx.Node:
+        found = self.graph.call_function(reach, (node, key))
+        found.meta.update(val=part, storages=storages(part))
+        return found
+
+    def remember(self, value: Any, node: fx.Node) -> None:
+        """Make ``node`` stand for an object that is no tensor."""
+        self._nodes[id(value)] = (value, node)
+
+    def node_of(self, value: Any) -> fx.Node | None:
+        """Give the node that stands for ``value``, if one does."""
+        held, node = self._nodes.get(id(value), (None, None))
+        return node if held is value else None
+
+    def argument(self, value: Any) -> Any:
+        """Turn a value of the run into an argument of a node."""
+        if isinstance(value, Tracked):
+            return value.node
+        if isinstance(value, Tensor):
+            return self.node_of(value) or self._tensor_from_elsewhere(value)
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*map(self.argument, value))
+        if type(value) in (tuple, torch.Size):
+            return tuple(map(self.argument, value))
+        if type(value) is list:
+            return [self.argument(item) for item in value]
+        if type(value) is dict:
+            return {key: self.argument(item) for key, item in value.items()}
+        if isinstance(value, slice):
+            return slice(*map(self.argument, (value.start, value.stop, value.step)))
+        if isinstance(value, CONSTANTS):
+            return value.item() if type(value).__module__ == "numpy" else value
+        return self._object(value)
+
+    def _object(self, value: Any) -> Any:
+        """Turn something that is neither tensor nor plain data into an argument."""
+        known = self.node_of(value)
+        if known is not None:
+            return known
+        if isinstance(value, nn.Module) and id(value) in self.modules:
+            return self._attribute(value, self.modules[id(value)])
+        content = {key: part for part, _, key in parts(value)}
+        if content and any(isinstance(leaf, (Tensor, Tracked)) for leaf in leaves(content)):
+            return self.rebuild(value, content)
+        return self._lift(value, f"object {type(value).__name__}")
+
+    def rebuild(self, value: Any, content: dict[Any, Any]) -> fx.Node:
+        """Make an output object (a dataclass, a dict of its own class) anew from its fields."""
+        arguments = self.argument(content)
+        if isinstance(value, (list, tuple)):
+            made = self.graph.call_function(type(value), (list(arguments.values()),))
+        elif isinstance(value, dict) and not dataclasses.is_dataclass(value):
+            made = self.graph.call_function(type(value), (arguments,))
+        else:
+            made = self.graph.call_function(type(value), (), arguments)
+        made.meta.update(val=value, storages=storages(value))
+        return made
+
+    def _tensor_from_elsewhere(self, value: Tensor) -> fx.Node:
+        if id(value) in self.attributes:
+            return self._attribute(value, self.attributes[id(value)][1])
+        if id(value) in self.made_in_leaf:
+            raise LeakedTensor(self.made_in_leaf[id(value)][1])
+        if isinstance(value, torch._subclasses.FakeTensor):
+            raise CaptureError(
+                f"a tensor of shape {tuple(value.shape)} used at {current_line()} was made by code that torch functions "
+                "do not show; name the function that makes it as a point, or use backend='eager'"
+            )
+        return self._lift(value, f"tensor of shape {tuple(value.shape)}")
+
+    def _attribute(self, value: Any, place: str) -> fx.Node:
+        node = self._nodes.get(id(value), (None, None))[1]
+        if node is None:
+            node = self.graph.create_node("get_attr", f"{self.name}.{place}" if place else self.name)
+            node.meta.update(val=value, storages=storages(value))
+            self._nodes[id(value)] = (value, node)
+        return node
+
+    def _lift(self, value: Any, what: str) -> fx.Node:
+        """Hang what the run met outside the model on the graph's own holder of constants."""
+        key = f"constant_{len(self.notes)}"
+        if isinstance(value, Tensor):
+            self.constants.register_buffer(key, value, persistent=False)
+        else:
+            setattr(self.constants, key, value)
+        self.notes.append(f"a {what} from outside the model is used as a constant at {current_line()}")
+        node = self.graph.create_node("get_attr", f"{self.name}_constants.{key}")
+        node.meta.update(val=value, storages=storages(value))
+        self._nodes[id(value)] = (value, node)
+        return node
+
+    # Calls
+
+    def emit(self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> fx.Node:
+        """Add a call of ``target`` on values of the run."""
+        return self.graph.call_function(target, self.argument(tuple(args)), self.argument(dict(kwargs or {})))
+
+    def number(self, value: Any, make: Callable[[], fx.Node]) -> Any:
+        """Give a number of the run a node of its own."""
+        return track(value, self, make)
+
+    def decide(self, left: Any, comparison: str, right: Any) -> None:
+        """Add a guard: the program went on as it did because the comparison holds."""
+        key = (self.argument(left), comparison, self.argument(right))
+        if key not in self._decided:
+            self._decided.add(key)
+            self.graph.call_function(guard, (*key, current_line()))
+
+    def mark(self, value: Any, call: PointCall) -> None:
+        """Let one node hold the value of a point's call: its own, or a bundle of several."""
+        argument = self.argument(value)
+        if not isinstance(argument, fx.Node):
+            argument = self.graph.call_function(bundle, (argument,))
+            argument.meta.update(val=value, storages=storages(value))
+        argument.meta["calls"] = (*argument.meta.get("calls", ()), call)

@@ -1,0 +1,30 @@
+"""Fake twins: while a model is recorded its parameters, buffers and tensor attributes are shapes without values."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+
+@contextmanager
+def fake_twins(model: nn.Module, mode: FakeTensorMode) -> Iterator[dict[int, tuple[Tensor, str]]]:
+    """Swap every tensor of ``model`` for its twin; give where each twin hangs, by its identity.
+
+    A tensor that hangs in two places (tied weights) has one twin and the first of its names.
+    """
+    places: dict[int, tuple[Tensor, str]] = {}
+    swapped = []
+    for prefix, module in list(model.named_modules()):
+        for holder in (module._parameters, module._buffers, module.__dict__):
+            for key, value in list(holder.items()):
+                if isinstance(value, Tensor):
+                    twin = mode.from_tensor(value, static_shapes=True)
+                    swapped.append((holder, key, value))
+                    holder[key] = twin
+                    places.setdefault(id(twin), (twin, f"{prefix}.{key}" if prefix else key))
+    try:
+        yield places
+    finally:
+        for holder, key, value in swapped:
+            holder[key] = value

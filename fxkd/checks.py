@@ -1,0 +1,151 @@
+"""Checks that need the models: every point is there and is called, every delivery fits. All problems in one report."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fxkd.capture import Captured, PointName
+from fxkd.errors import PointError, Problems
+from fxkd.points import find_function, find_method, find_module, find_parameter
+from fxkd.spec import Recorder, Reference, Spec
+
+PATH_KEYS = {"ModuleOutputs": "source", "FunctionOutputs": "func_path", "MethodOutputs": "method_path"}
+
+
+def check_models(student: object, teacher: object) -> None:
+    """Refuse what is no model, and one object in both places."""
+    problems = Problems()
+    for name, model in (("student", student), ("teacher", teacher)):
+        if not isinstance(model, nn.Module):
+            problems.add(name, f"is a {type(model).__name__}; give an nn.Module")
+    if student is teacher and isinstance(student, nn.Module):
+        problems.add("teacher", "is the student itself; give another module (copy.deepcopy makes one)")
+    problems.raise_if_any()
+
+
+def check_paths(student: nn.Module, teacher: nn.Module, spec: Spec) -> None:
+    """Check that every path of the spec names something.
+
+    Raises:
+        SpecError: One report of all that name nothing.
+    """
+    problems = Problems()
+    sides = (("student_recorders", student, spec.student_recorders), ("teacher_recorders", teacher, spec.teacher_recorders))
+    for section, model, recorders in sides:
+        for name, recorder in recorders.items():
+            _check_path(model, point_of(recorder), f"{section}.{name}.source", problems)
+    for name, delivery in spec.distill_deliveries.items():
+        for model in (student, teacher) if delivery.type == "ModuleOutputs" else (student,):
+            where = f"distill_deliveries.{name}.{PATH_KEYS[delivery.type]}"
+            _check_path(model, PointName(delivery.type, delivery.path), where, problems)
+    problems.raise_if_any()
+
+
+def point_of(recorder: Recorder) -> PointName:
+    """Give the point that a recorder names."""
+    return PointName(recorder.type, recorder.source)
+
+
+def _check_path(model: nn.Module, point: PointName, where: str, problems: Problems) -> None:
+    try:
+        if point.kind.startswith("Module"):
+            find_module(model, point.path)
+        elif point.kind == "Parameter":
+            find_parameter(model, point.path)
+        elif point.kind.startswith("Function"):
+            find_function(point.path)
+        else:
+            find_method(point.path)
+    except PointError as error:
+        problems.add(where, str(error))
+
+
+def check_calls(student: Captured, teacher: Captured, spec: Spec) -> None:
+    """Check what only a run shows: that points are called, often enough, and that deliveries fit.
+
+    Raises:
+        SpecError: One report of all problems.
+    """
+    problems = Problems()
+    _check_records(student, "student_recorders", spec.student_recorders, problems)
+    _check_records(teacher, "teacher_recorders", spec.teacher_recorders, problems)
+    for name, delivery in spec.distill_deliveries.items():
+        point = PointName(delivery.type, delivery.path)
+        _check_delivery(student, teacher, point, delivery.max_keep_data, f"distill_deliveries.{name}", problems)
+    for loss, mapping in spec.loss_forward_mappings.items():
+        for argument, reference in mapping.items():
+            _check_index(reference, student, teacher, spec, f"loss_forward_mappings.{loss}.{argument}", problems)
+    problems.raise_if_any()
+
+
+def _check_records(captured: Captured, section: str, recorders: Mapping[str, Recorder], problems: Problems) -> None:
+    for name, recorder in recorders.items():
+        if not captured.calls(point_of(recorder)):
+            problems.add(f"{section}.{name}.source", never_called(captured.name, recorder.source))
+
+
+def never_called(side: str, path: str) -> str:
+    """Say that a point exists and is not used."""
+    return f"{path!r} exists, but the {side} does not call it in its forward (in this mode, with these inputs)"
+
+
+def _check_delivery(
+    student: Captured, teacher: Captured, point: PointName, kept: int, where: str, problems: Problems
+) -> None:
+    given, taken = teacher.calls(point), student.calls(point)
+    for side, calls in (("teacher", given), ("student", taken)):
+        if not calls:
+            problems.add(where, never_called(side, point.path))
+    if not given or not taken:
+        return
+    if len(given) < len(taken):
+        problems.add(where, f"the teacher calls {point.path!r} {_times(given)}, the student {_times(taken)}: "
+                            "the student would wait for values that never come")
+    if len(given) > kept:
+        problems.add(f"{where}.max_keep_data", f"is {kept}, but the teacher calls {point.path!r} {_times(given)}; "
+                                               f"set it to {len(given)}")
+    for index, (source, target) in enumerate(zip(given, taken, strict=False)):
+        difference = _difference(source.meta["val"], target.meta["val"])
+        if difference:
+            problems.add(where, f"call {index} of {point.path!r} {difference}")
+
+
+def _times(calls: Iterable[Any]) -> str:
+    count = len(list(calls))
+    return "once" if count == 1 else f"{count} times"
+
+
+def _difference(given: Any, taken: Any) -> str:
+    """Say how the teacher's value differs in form from the one it replaces; nothing if it fits."""
+    (left, left_form), (right, right_form) = pytree.tree_flatten(given), pytree.tree_flatten(taken)
+    if left_form != right_form:
+        return f"gives a {type(given).__name__} in the teacher that is built otherwise than in the student"
+    for one, other in zip(left, right, strict=True):
+        if isinstance(one, Tensor) and isinstance(other, Tensor) and (one.shape, one.dtype) != (other.shape, other.dtype):
+            return (
+                f"gives {_form(one)} in the teacher and {_form(other)} in the student: a delivered value must fit "
+                "where it is put"
+            )
+    return ""
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _check_index(
+    reference: Reference, student: Captured, teacher: Captured, spec: Spec, where: str, problems: Problems
+) -> None:
+    if reference.recorder is None:
+        return
+    captured = student if reference.from_student else teacher
+    recorders = spec.student_recorders if reference.from_student else spec.teacher_recorders
+    calls = captured.calls(point_of(recorders[reference.recorder]))
+    if calls and not -len(calls) <= reference.record_idx < len(calls):
+        problems.add(
+            f"{where}.record_idx",
+            f"is {reference.record_idx}, but the {captured.name} calls {recorders[reference.recorder].source!r} "
+            f"{_times(calls)} in a forward (the first is 0)",
+        )

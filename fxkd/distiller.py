@@ -1,0 +1,267 @@
+"""Prepare a distillation: from two models and a spec to one module that is trained like any other."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, fx, nn
+
+from fxkd import registry
+from fxkd.capture import Inputs
+from fxkd.checks import check_models, check_paths
+from fxkd.eager_backend import EagerBackend
+from fxkd.errors import CaptureError, SpecError
+from fxkd.graph_backend import GraphBackend
+from fxkd.output import DistillOutput
+from fxkd.program import Program, build
+from fxkd.spec import Spec, StudentLoss
+
+
+def prepare(
+    student: nn.Module,
+    teacher: nn.Module,
+    spec: Spec | Mapping[str, Any] | str | Path,
+    *,
+    example_inputs: Any = None,
+    backend: Literal["graph", "eager"] = "graph",
+    compile: Literal["auto"] | bool | dict[str, Any] = "auto",  # noqa: A002 (the word torch uses)
+    clone_records: bool = True,
+    return_records: bool = False,
+) -> "Distiller":
+    """Make a distiller of a student and a teacher, without touching the source of either.
+
+    Afterwards the teacher is frozen and in eval mode. If anything is wrong nothing has changed.
+
+    Args:
+        student: The model to train; ``distiller.student`` is this very object.
+        teacher: The model to learn from.
+        spec: What to record, deliver and compare: a ``Spec``, a mapping, or the path of a YAML file.
+        example_inputs: Arguments for both models: a tuple of positionals, a dict of keywords, ``fxkd.Inputs`` or one
+            tensor. With them the models are captured and checked now, without at the first call.
+        backend: ``"graph"`` rewrites captured graphs; ``"eager"`` runs the models as they are under patches and hooks,
+            for models that cannot be captured.
+        compile: Whether each joint graph goes through ``torch.compile``: ``"auto"`` does if the student is on CUDA, a
+            dict gives options.
+        clone_records: Whether a record that is written to later keeps the value at its point (a copy is made only
+            there); False records what becomes of it, as MMRazor does.
+        return_records: Whether a call gives the records too; they cost memory.
+
+    Raises:
+        SpecError: All problems of the spec in one report.
+        CaptureError: A model does what a graph cannot hold; says where and what to do.
+
+    >>> student, teacher = nn.Sequential(nn.Linear(4, 2)), nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    >>> pair = {"student": "0", "teacher": "1", "loss": {"type": "KLDivergence", "tau": 4}}
+    >>> distiller = prepare(student, teacher, {"pairs": [pair]}, example_inputs=torch.randn(3, 4))
+    >>> out = distiller(torch.randn(5, 4))
+    >>> out.loss.backward()
+    >>> out.output.shape, list(out.losses), student[0].weight.grad is not None
+    (torch.Size([5, 2]), ['loss_0'], True)
+    """
+    if backend not in ("graph", "eager"):
+        raise SpecError([f"backend: is {backend!r}; there is 'graph' and 'eager'"])
+    check_models(student, teacher)
+    spec = Spec.load(spec)
+    check_paths(student, teacher, spec)
+    distiller = Distiller(
+        student, teacher, spec, backend=backend, compile=compile, clone_records=clone_records, return_records=return_records
+    )
+    if example_inputs is not None:
+        with _as_before_on_failure(student, teacher):
+            distiller._freeze_teacher()
+            distiller.capture(Inputs.of(example_inputs))
+    distiller._freeze_teacher()
+    return distiller
+
+
+class Distiller(nn.Module):
+    """A student that learns from a teacher: call it like the student, train it like any module.
+
+    Made by ``prepare``. Parameters and state dict hold the student (``student.``), connectors (``connectors.``) and
+    learnable losses (``losses.``), never the teacher; moving the distiller moves the teacher along.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        spec: Spec,
+        *,
+        backend: str,
+        compile: Any,  # noqa: A002 (the word torch uses)
+        clone_records: bool,
+        return_records: bool,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.connectors = nn.ModuleDict({name: registry.connectors.build(c) for name, c in spec.connectors.items()})
+        self.losses = nn.ModuleDict({name: registry.losses.build(c) for name, c in spec.distill_losses.items()})
+        self.student_loss = build_student_loss(spec.student_loss)
+        self.spec, self.clone_records, self.return_records = spec, clone_records, return_records
+        self.backend, self.compile_options = backend, compile_options(compile, student)
+        self._beside = {"teacher": teacher}  # in a dict, so that torch does not take the teacher for a part
+        self._running: GraphBackend | EagerBackend | None = None
+        self.train(student.training)
+
+    @property
+    def teachers(self) -> dict[str, nn.Module]:
+        """The teachers by name; they are no part of ``parameters()`` or ``state_dict()``."""
+        return dict(self._beside)
+
+    def forward(self, *args: Any, **kwargs: Any) -> DistillOutput:
+        """Run teacher, student, connectors and losses on one batch.
+
+        Args:
+            *args: What the student takes, and the teacher too.
+            **kwargs: The same, and the values of the spec's ``inputs``.
+        """
+        extra = {name: self._take(kwargs, name) for name in self.spec.inputs}
+        result = self._steps().step(args, kwargs, extra)
+        records = result.pop("records") if self.return_records else None
+        return DistillOutput({**result, "records": records})
+
+    def capture(self, inputs: Inputs) -> None:
+        """Capture both models now, in the mode they are in; a student in eval mode also as it trains."""
+        steps = self._steps()
+        if isinstance(steps, GraphBackend):
+            steps.capture(self._model_inputs(inputs))
+            if not self.student.training:
+                with training(self.student):
+                    steps.capture(self._model_inputs(inputs))
+
+    @property
+    def programs(self) -> list[Program]:
+        """The captured programs: one for each form of call, mode and decision on sizes that was met."""
+        return self._running.programs if isinstance(self._running, GraphBackend) else []
+
+    @property
+    def graph_module(self) -> fx.GraphModule:
+        """The joint graph of the mode that the models are in."""
+        for program in self.programs:
+            if all(side.holds() for side in program.sides):
+                return program.module
+        raise CaptureError("nothing was captured in this mode yet: call the distiller once, or give example_inputs to prepare")
+
+    def _steps(self) -> GraphBackend | EagerBackend:
+        if self._running is None:
+            self._running = self._start()
+        return self._running
+
+    def _start(self) -> GraphBackend | EagerBackend:
+        modules = {"student": self.student, "connectors": self.connectors, "losses": self.losses} | self.teachers
+        if self.student_loss is not None:
+            modules["student_loss"] = self.student_loss
+        teacher, options = self._beside["teacher"], {"clone_records": self.clone_records}
+        if self.backend == "eager":
+            return EagerBackend(self.student, teacher, modules, self.spec, return_records=self.return_records, **options)
+        make = _Build(self.student, teacher, modules, self.spec, self.return_records, self.clone_records)
+        return GraphBackend(make, self.student, self.compile_options)
+
+    def _take(self, kwargs: dict[str, Any], name: str) -> Tensor:
+        value = kwargs.pop(name, None)
+        if not isinstance(value, Tensor):
+            raise SpecError([f"inputs: the call must give {name}=<tensor>, which the losses read; it gave {value!r}"])
+        return value
+
+    def _model_inputs(self, inputs: Inputs) -> Inputs:
+        return Inputs(inputs.args, {name: value for name, value in inputs.kwargs.items() if name not in self.spec.inputs})
+
+    def _freeze_teacher(self) -> None:
+        """Put the teacher in eval mode without gradients; what it shares with the student stays as it is."""
+        shared = set(map(id, self.student.parameters()))
+        for teacher in self._beside.values():
+            teacher.eval()
+            for parameter in teacher.parameters():
+                if id(parameter) not in shared:
+                    parameter.requires_grad_(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
+        """Move the teacher along; graphs, which hold devices and types, are captured anew."""
+        super()._apply(fn, recurse)
+        for teacher in self._beside.values():
+            teacher._apply(fn)
+        self._running = None
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the graphs: they hang on these very modules and are captured again."""
+        return self.__dict__ | {"_running": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Distiller":
+        """Copy all but the teacher, which is frozen and shared."""
+        memo |= {id(teacher): teacher for teacher in self._beside.values()}
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        new.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return new
+
+
+class _Build:
+    """Build a program for given inputs (a callable object, so that nothing refers to the distiller itself)."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        modules: dict[str, nn.Module],
+        spec: Spec,
+        return_records: bool,
+        clone_records: bool,
+    ) -> None:
+        self.student, self.teacher, self.modules, self.spec = student, teacher, modules, spec
+        self.options = {"return_records": return_records, "clone_records": clone_records}
+
+    def __call__(self, inputs: Inputs) -> Program:
+        return build(self.student, self.teacher, self.modules, self.spec, inputs, **self.options)
+
+
+def compile_options(given: Any, student: nn.Module) -> dict[str, Any] | None:
+    """Read ``compile``: options of ``torch.compile``, or None for eager."""
+    if given == "auto":
+        given = any(parameter.is_cuda for parameter in student.parameters())
+    if isinstance(given, bool):
+        return {} if given else None
+    if isinstance(given, Mapping):
+        return dict(given)
+    raise SpecError([f"compile: is {given!r}; give 'auto', True, False or a dict of torch.compile's options"])
+
+
+def build_student_loss(given: StudentLoss | str | bool) -> nn.Module | None:
+    """Build the module of a student loss that the spec describes."""
+    if not isinstance(given, StudentLoss):
+        return None
+    cls = getattr(nn, given.type, None) if given.scope == "torch.nn" else registry.losses.get(given.type)
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise SpecError([f"student_loss.type: torch.nn has no loss {given.type!r}"])
+    return cls(**given.options)
+
+
+@contextmanager
+def training(model: nn.Module) -> Iterator[None]:
+    """Put ``model`` in train mode for a while."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.train()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+@contextmanager
+def _as_before_on_failure(*models: nn.Module) -> Iterator[None]:
+    """Put modes and ``requires_grad`` back if something is raised inside."""
+    flags = [(module, module.training) for model in models for module in model.modules()]
+    gradients = [(parameter, parameter.requires_grad) for model in models for parameter in model.parameters()]
+    try:
+        yield
+    except BaseException:
+        for module, flag in flags:
+            module.training = flag
+        for parameter, flag in gradients:
+            parameter.requires_grad_(flag)
+        raise
+
+

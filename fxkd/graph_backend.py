@@ -1,0 +1,104 @@
+"""Run steps as graphs: find the program for a call, capture one where there is none, never run a wrong one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxkd.capture import Inputs, split
+from fxkd.capture.preserve import random_states, set_random_states
+from fxkd.errors import CaptureError, GuardError
+from fxkd.program import Program
+
+MOST_PROGRAMS = 32
+
+
+class GraphBackend:
+    """The programs of a distiller.
+
+    Args:
+        build: Captures a program for the inputs it is given.
+        student: The model whose state must not move twice when a program turns out to be the wrong one.
+        compile_options: Arguments of ``torch.compile`` for each program, or None to run it in eager mode.
+    """
+
+    def __init__(
+        self, build: Callable[[Inputs], Program], student: nn.Module, compile_options: dict[str, Any] | None
+    ) -> None:
+        self.build, self.student, self.compile_options = build, student, compile_options
+        self.programs: list[Program] = []
+
+    def capture(self, inputs: Inputs) -> Program:
+        """Capture a program for ``inputs`` and keep it."""
+        if len(self.programs) >= MOST_PROGRAMS:
+            raise CaptureError(
+                f"{MOST_PROGRAMS} graphs were captured already: what a call is made of (arguments, numbers, sizes that "
+                "decide what is run) changes too often; give tensors in place of changing numbers, or use "
+                "backend='eager'"
+            )
+        program = self.build(inputs)
+        if self.compile_options is not None:
+            program.compiled = torch.compile(program.module, **self.compile_options)
+        self.programs.append(program)
+        return program
+
+    def step(self, args: tuple[Any, ...], kwargs: dict[str, Any], extra: dict[str, Tensor]) -> dict[str, Any]:
+        """Run the models, the losses and all between on one call."""
+        spec, tensors, constants = split(args, kwargs)
+        values = [*tensors, *extra.values()]
+        fitting = [program for program in self.programs if program.fits(spec, tensors, constants)]
+        if torch.compiler.is_compiling():
+            return _only(fitting).module(*values)  # type: ignore[no-any-return]
+        shapes = tuple(tensor.shape for tensor in tensors)
+        for program in fitting:
+            if shapes in program.seen:
+                return _run(program, values)
+        for program in fitting:
+            with undone_on_guard(self.student) as attempt:
+                attempt.result = _run(program, values)
+                program.seen.add(shapes)
+            if attempt.result is not None:
+                return attempt.result
+        return _run(self.capture(Inputs(args, kwargs)), values)
+
+
+class Attempt:
+    """The result of a try; None while there is none."""
+
+    result: dict[str, Any] | None = None
+
+
+@contextmanager
+def undone_on_guard(model: nn.Module) -> Iterator[Attempt]:
+    """Put back buffers and random states if a guard fails inside, and go on after the block."""
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    states, attempt = random_states(), Attempt()
+    try:
+        yield attempt
+    except GuardError:
+        set_random_states(states)
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+
+
+def _run(program: Program, tensors: list[Tensor]) -> dict[str, Any]:
+    """Run a program; the grad mode is afterwards what it was, also if a model raises while it is off."""
+    grad = torch.is_grad_enabled()
+    try:
+        run = program.compiled or program.module
+        return run(*tensors)  # type: ignore[no-any-return]
+    finally:
+        torch.set_grad_enabled(grad)
+
+
+def _only(fitting: list[Program]) -> Program:
+    """Choose the program inside a compiled region, where none can be captured and no other can be tried."""
+    if not fitting:
+        raise CaptureError(
+            "this call was not captured, and nothing can be captured inside torch.compile: call the distiller once "
+            "outside of it, in the same mode with the same form of arguments, or give example_inputs to prepare"
+        )
+    return fitting[0]

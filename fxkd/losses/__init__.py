@@ -1,0 +1,17 @@
+"""The losses a spec can name; each file registers its own, and every class can be imported from here by its name."""
+
+from torch import nn
+
+from fxkd import registry
+
+build = registry.losses.build
+
+
+def __getattr__(name: str) -> type[nn.Module]:
+    if name in registry.losses.names():
+        return registry.losses.get(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return ["build", *registry.losses.names()]

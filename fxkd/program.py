@@ -1,0 +1,123 @@
+"""From models and spec to one runnable graph: captured graphs -> joint graph -> rewritten graph."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.infra.pass_base import PassBase
+
+from fxkd.capture import Captured, Inputs, Layout, PointName, capture, split
+from fxkd.checks import check_calls, point_of
+from fxkd.passes import InsertDeliveries, InsertLosses, InsertRecords, ProtectRecords, Prune, join, run
+from fxkd.passes.insert_losses import OwnLoss, Source
+from fxkd.passes.join import Side
+from fxkd.spec import Reference, Spec, StudentLoss
+
+
+@dataclass(slots=True)
+class Program:
+    """A joint graph and the calls it is good for.
+
+    Args:
+        layout: The form of call that was captured.
+        sides: The captured student and teacher.
+        module: The joint graph on the real modules.
+        seen: Sizes of inputs on which every guard of the graph was found to hold.
+    """
+
+    layout: Layout
+    sides: tuple[Captured, ...]
+    module: fx.GraphModule
+    compiled: Any = None
+    seen: set[tuple[torch.Size, ...]] = field(default_factory=set)
+
+    def fits(self, spec: Any, tensors: list[Tensor], constants: list[Any]) -> bool:
+        """Tell whether a call is of the captured form, and the models are in the captured modes."""
+        return self.layout.matches(spec, tensors, constants) and all(side.holds() for side in self.sides)
+
+
+def build(
+    student: nn.Module,
+    teacher: nn.Module,
+    modules: Mapping[str, nn.Module],
+    spec: Spec,
+    inputs: Inputs,
+    *,
+    clone_records: bool = True,
+    return_records: bool = False,
+    passes: tuple[PassBase, ...] = (),
+) -> Program:
+    """Capture both models on ``inputs``, join them with the losses and rewrite the joint graph.
+
+    Raises:
+        SpecError: Points that are never called, deliveries that do not fit: all in one report.
+        CaptureError: A model cannot be a graph.
+    """
+    layout = Layout.of(inputs, student)
+    sides = _capture_sides(student, teacher, spec, inputs, layout)
+    check_calls(*sides, spec)
+    steps = (*default_passes(spec, clone_records=clone_records, return_records=return_records), *passes)
+    joint = run(_join(sides, modules, spec), steps)
+    return Program(layout, sides, joint, seen={tuple(t.shape for t in split(inputs.args, inputs.kwargs)[1])})
+
+
+def _capture_sides(
+    student: nn.Module, teacher: nn.Module, spec: Spec, inputs: Inputs, layout: Layout
+) -> tuple[Captured, Captured]:
+    """Capture the student as it trains and the teacher as it serves."""
+    delivered = [PointName(delivery.type, delivery.path) for delivery in spec.distill_deliveries.values()]
+    of_student = [*map(point_of, spec.student_recorders.values()), *delivered]
+    of_teacher = [*map(point_of, spec.teacher_recorders.values()), *delivered]
+    return (
+        capture(student, inputs, name="student", points=of_student, whole=delivered, layout=layout),
+        capture(teacher, inputs, name="teacher", points=of_teacher, grad=False, layout=layout),
+    )
+
+
+def _join(sides: tuple[Captured, Captured], modules: Mapping[str, nn.Module], spec: Spec) -> fx.GraphModule:
+    student, teacher = sides
+    held = dict(modules) | {f"{side.name}_constants": side.constants for side in sides}
+    order = (Side(name="teacher", graph=teacher.graph, grad=False), Side(name="student", graph=student.graph, grad=True))
+    return join(order, held, spec.inputs)
+
+
+def default_passes(spec: Spec, *, clone_records: bool = True, return_records: bool = False) -> tuple[PassBase, ...]:
+    """List the passes that a spec asks for, in running order."""
+    recorders = {"student": spec.student_recorders, "teacher": spec.teacher_recorders}
+    points = {side: {name: point_of(r) for name, r in entries.items()} for side, entries in recorders.items()}
+    deliveries = {name: PointName(d.type, d.path) for name, d in spec.distill_deliveries.items()}
+    losses = {
+        loss: {argument: source_of(reference) for argument, reference in mapping.items()}
+        for loss, mapping in spec.loss_forward_mappings.items()
+    }
+    returned = {side: list(entries) for side, entries in recorders.items()} if return_records else {}
+    return (
+        *(InsertRecords(points[side], side) for side in ("teacher", "student")),
+        InsertDeliveries(deliveries),
+        InsertLosses(losses, own_loss(spec.student_loss), spec.return_output, returned),
+        *((ProtectRecords(),) if clone_records else ()),
+        Prune(),
+    )
+
+
+def source_of(reference: Reference) -> Source:
+    """Say in the words of the passes where an argument comes from."""
+    return Source(
+        side="student" if reference.from_student else "teacher",
+        recorder=reference.recorder or "",
+        record_idx=reference.record_idx,
+        data_idx=reference.data_idx,
+        connector=reference.connector,
+        connector_idx=reference.connector_idx,
+        input=reference.from_input,
+    )
+
+
+def own_loss(student_loss: StudentLoss | str | bool) -> OwnLoss | None:
+    """Say in the words of the passes what the student's own loss is."""
+    if isinstance(student_loss, StudentLoss):
+        args = {name: None if value == "from_output" else value["from_input"] for name, value in student_loss.args.items()}
+        return OwnLoss(args=args, weight=student_loss.weight)
+    return OwnLoss() if student_loss else None

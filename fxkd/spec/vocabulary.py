@@ -1,0 +1,164 @@
+"""The entries of a spec, each a frozen record that reads itself from a mapping and reports what it cannot read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, TypeVar
+
+from torch import nn
+
+from fxkd.errors import Problems, did_you_mean
+
+Config = Mapping[str, Any] | Sequence[Mapping[str, Any]] | nn.Module
+Entry = TypeVar("Entry")
+
+RECORDERS = (
+    "ModuleOutputs",
+    "ModuleInputs",
+    "FunctionOutputs",
+    "FunctionInputs",
+    "MethodOutputs",
+    "MethodInputs",
+    "Parameter",
+)
+DELIVERIES = {"ModuleOutputs": "source", "FunctionOutputs": "func_path", "MethodOutputs": "method_path"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recorder:
+    """A point whose values are kept: ``type`` is the kind of point, ``source`` its path."""
+
+    type: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    """A point at which the student takes the teacher's values, first in first out, at most ``max_keep_data`` a step."""
+
+    type: str
+    path: str
+    max_keep_data: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """Where an argument of a loss comes from: a record, or (``from_input``) an argument of the call.
+
+    A record is picked by ``record_idx`` (which call of the point), then ``data_idx`` (which part of the value), goes
+    through ``connector``, and ``connector_idx`` picks a part of what that gives.
+    """
+
+    recorder: str | None = None
+    from_student: bool | None = None
+    record_idx: int = 0
+    data_idx: int | str | None = None
+    connector: str | None = None
+    connector_idx: int | None = None
+    from_input: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudentLoss:
+    """The student's own loss where the model returns none: a module of ``scope`` called with named arguments.
+
+    ``args`` maps each argument to ``"from_output"`` (what the student returned) or ``{"from_input": name}``; every
+    other key of the spec's mapping is an ``option`` of the module.
+    """
+
+    type: str
+    args: Mapping[str, Any]
+    scope: str = "torch.nn"
+    weight: float = 1.0
+    options: Mapping[str, Any]
+
+
+def read_entry(kind: type[Entry], given: Any, where: str, problems: Problems) -> Entry | None:
+    """Read one entry; note unknown keys (with near ones), missing keys and values of the wrong type."""
+    if isinstance(given, kind):
+        return given
+    if not isinstance(given, Mapping):
+        problems.add(where, f"is {given!r}; give a mapping with the keys {_names(kind)}")
+        return None
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    unknown = [key for key in given if key not in known]
+    for key in unknown:
+        problems.add(f"{where}.{key}", f"unknown key; there is {_names(kind)}." + did_you_mean(str(key), known))
+    missing = [name for name, field in known.items() if field.default is MISSING and name not in given]
+    for name in missing:
+        problems.add(where, f"needs the key {name!r}")
+    if unknown or missing:
+        return None
+    wrong = [name for name, value in given.items() if not _fits(value, str(known[name].type))]
+    for name in wrong:
+        problems.add(f"{where}.{name}", f"is {given[name]!r}; it must be of type {known[name].type}")
+    return None if wrong else kind(**given)
+
+
+def _names(kind: type) -> str:
+    return ", ".join(repr(field.name) for field in fields(kind))
+
+
+def _fits(value: Any, annotation: str) -> bool:
+    """Tell whether ``value`` is of one of the plain types that ``annotation`` names."""
+    if isinstance(value, bool):
+        return "bool" in annotation
+    plain = {"str": str, "int": int, "float": (int, float), "None": type(None)}
+    names = [name.strip() for name in annotation.split("|")]
+    return any(name not in plain or isinstance(value, plain[name]) for name in names if name != "bool")  # type: ignore[arg-type]
+
+
+def read_recorder(given: Any, where: str, problems: Problems) -> Recorder | None:
+    """Read a recorder; its type must be one of the seven kinds of points."""
+    recorder = read_entry(Recorder, given, where, problems)
+    if recorder is not None and recorder.type not in RECORDERS:
+        problems.add(f"{where}.type", _unknown_type(recorder.type, "recorder", RECORDERS))
+        return None
+    return recorder
+
+
+def read_delivery(given: Any, where: str, problems: Problems) -> Delivery | None:
+    """Read a delivery; the key of its path depends on its type, as in MMRazor."""
+    if not isinstance(given, Mapping) or given.get("type") not in DELIVERIES:
+        given_type = given.get("type") if isinstance(given, Mapping) else given
+        problems.add(f"{where}.type", _unknown_type(str(given_type), "delivery", list(DELIVERIES)))
+        return None
+    key = DELIVERIES[given["type"]]
+    renamed = {"path" if name == key else name: value for name, value in given.items()}
+    if "path" in given or "path" not in renamed:
+        problems.add(where, f"a delivery of type {given['type']!r} needs the key {key!r}")
+        return None
+    delivery = read_entry(Delivery, renamed, where, problems)
+    if delivery is not None and delivery.max_keep_data < 1:
+        problems.add(f"{where}.max_keep_data", f"is {delivery.max_keep_data}; at least one value must be kept")
+        return None
+    return delivery
+
+
+def read_reference(given: Any, where: str, problems: Problems) -> Reference | None:
+    """Read where an argument comes from; ``from_recorder`` is understood as ``recorder``."""
+    if isinstance(given, Mapping) and "from_recorder" in given and "recorder" not in given:
+        given = {("recorder" if key == "from_recorder" else key): value for key, value in given.items()}
+    reference = read_entry(Reference, given, where, problems)
+    if reference is None:
+        return None
+    if (reference.recorder is None) == (reference.from_input is None):
+        problems.add(where, "needs either 'recorder' (with 'from_student') or 'from_input'")
+        return None
+    if reference.recorder is not None and reference.from_student is None:
+        problems.add(where, "needs the key 'from_student' (true or false): whose recorder is meant")
+        return None
+    return reference
+
+
+def read_student_loss(given: Any, where: str, problems: Problems) -> StudentLoss | None:
+    """Read a student loss; keys that are not its own are options of the module."""
+    if not isinstance(given, Mapping):
+        problems.add(where, f"is {given!r}; give 'auto', false, or a mapping with 'type' and 'args'")
+        return None
+    own = {key: value for key, value in given.items() if key in ("type", "args", "scope", "weight")}
+    options = {key: value for key, value in given.items() if key not in own}
+    return read_entry(StudentLoss, own | {"options": options}, where, problems)
+
+
+def _unknown_type(given: str, what: str, known: Sequence[str]) -> str:
+    return f"no {what} is of type {given!r}; there is {', '.join(map(repr, known))}." + did_you_mean(given, known)

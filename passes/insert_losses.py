@@ -1,0 +1,163 @@
+"""Add connectors and losses to the joint graph, and let it return what a training step needs."""
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, fx
+from torch.fx.passes.infra.pass_base import PassBase, PassResult
+
+from fxkd.errors import PointError
+from fxkd.passes.insert_records import records_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where an argument of a loss comes from: a record of a side, or (``input``) a placeholder."""
+
+    side: str = ""
+    recorder: str = ""
+    record_idx: int = 0
+    data_idx: int | str | None = None
+    connector: str | None = None
+    connector_idx: int | None = None
+    input: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OwnLoss:
+    """The student's own loss: taken from what it returns (``args`` None), or a module called on named values."""
+
+    args: Mapping[str, str | None] | None = None  # argument -> placeholder, or None for what the student returned
+    weight: float = 1.0
+
+
+def mean_of(value: Any) -> Any:
+    """Make one number of what a loss gives: the mean of a tensor, the sum of the means of several."""
+    if isinstance(value, Tensor):
+        return value if value.dim() == 0 else value.mean()
+    return sum(mean_of(part) for part in value)
+
+
+def add_losses(values: Sequence[Tensor]) -> Any:
+    """Sum the losses that train."""
+    return sum(values[1:], start=values[0])
+
+
+@dataclass(frozen=True)
+class InsertLosses(PassBase):
+    """Call each loss on the records its mapping names, and return losses, total, output and records.
+
+    The total is the sum of the losses whose name contains ``loss`` (MMRazor's rule) and of the student's own loss.
+
+    Args:
+        losses: Loss name -> argument -> where it comes from.
+        own: The student's own loss, if there is to be one.
+        return_output: Whether what the student returns is returned.
+        return_records: Recorder names per side whose records are returned.
+    """
+
+    losses: Mapping[str, Mapping[str, Source]]
+    own: OwnLoss | None = None
+    return_output: bool = True
+    return_records: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def call(self, graph_module: fx.GraphModule) -> PassResult:
+        """Add the losses and rewrite the output."""
+        graph = graph_module.graph
+        output = next(node for node in reversed(graph.nodes) if node.op == "output")
+        returned, value = output.args[0]["output"], output.meta["val"]["output"]  # type: ignore[call-overload,index]
+        with graph.inserting_before(output):
+            losses = {name: _loss(graph, name, sources) for name, sources in self.losses.items()}
+            own = _own_loss(graph, self.own, returned, value) if self.own else None
+            trained = [node for name, node in losses.items() if "loss" in name]
+            distilled = _sum(graph, trained, "Loss_dis")
+            total = _sum(graph, [node for node in (own, distilled) if node is not None], "Loss")
+        records = {side: {n: records_of(graph, side, n) for n in names} for side, names in self.return_records.items()}
+        result = {"loss": total, "student_loss": own, "losses": losses, "output": returned, "records": records}
+        output.args = (result if self.return_output else result | {"output": None},)
+        return PassResult(graph_module, modified=True)
+
+
+def _loss(graph: fx.Graph, name: str, sources: Mapping[str, Source]) -> fx.Node:
+    arguments = {argument: _value(graph, source, f"{name}.{argument}") for argument, source in sources.items()}
+    called = _module(graph, f"losses.{name}", (), arguments, part="loss")
+    return _function(graph, mean_of, called, part="loss")
+
+
+def _value(graph: fx.Graph, source: Source, where: str) -> fx.Node:
+    """Pick a record, a part of it, send it through its connector, pick a part of that."""
+    if source.input is not None:
+        return placeholder(graph, source.input, where)
+    records = records_of(graph, source.side, source.recorder)
+    if not -len(records) <= source.record_idx < len(records):
+        raise PointError(
+            f"loss_forward_mappings.{where}.record_idx: {source.record_idx}, but {source.side} calls the point of "
+            f"{source.recorder!r} {len(records)} times in a forward"
+        )
+    value = records[source.record_idx]
+    if source.data_idx is not None:
+        value = _function(graph, operator.getitem, value, source.data_idx, part="loss")
+    if source.connector is not None:
+        value = _module(graph, f"connectors.{source.connector}", (value,), {}, part="connector")
+    if source.connector_idx is not None:
+        value = _function(graph, operator.getitem, value, source.connector_idx, part="connector")
+    return value
+
+
+def placeholder(graph: fx.Graph, name: str, where: str) -> fx.Node:
+    """Find the placeholder ``name``."""
+    known = {str(node.target): node for node in graph.nodes if node.op == "placeholder"}
+    if name not in known:
+        raise PointError(f"{where}: no argument {name!r} in the call, which has {', '.join(map(repr, known))}")
+    return known[name]
+
+
+def _own_loss(graph: fx.Graph, own: OwnLoss, returned: Any, value: Any) -> fx.Node | None:
+    if own.args is None:
+        return _sum(graph, _returned_losses(graph, returned, value), "Loss_student")
+    arguments = {
+        name: returned if source is None else placeholder(graph, source, "student_loss.args")
+        for name, source in own.args.items()
+    }
+    called = _module(graph, "student_loss", (), arguments, part="loss")
+    scaled = called if own.weight == 1 else _function(graph, operator.mul, called, own.weight, part="loss")
+    return _sum(graph, [scaled], "Loss_student")
+
+
+def returned_losses(value: Any) -> dict[str, Any]:
+    """Give the losses among what a model returned: its entries, or its attribute, whose name contains ``loss``."""
+    if isinstance(value, Mapping):
+        return {name: part for name, part in value.items() if "loss" in str(name) and part is not None}
+    found = getattr(value, "loss", None)
+    return {"loss": found} if isinstance(found, Tensor) else {}
+
+
+def _returned_losses(graph: fx.Graph, returned: Any, value: Any) -> list[fx.Node]:
+    reach: Callable[..., Any] = operator.getitem if isinstance(value, Mapping) else getattr
+    held = [
+        returned[name] if isinstance(returned, dict) else _function(graph, reach, returned, name, part="loss")
+        for name in returned_losses(value)
+    ]
+    return [_function(graph, mean_of, node, part="loss") for node in held]
+
+
+def _sum(graph: fx.Graph, nodes: Sequence[fx.Node], name: str) -> fx.Node | None:
+    if not nodes:
+        return None
+    total = graph.create_node("call_function", add_losses, (tuple(nodes),), name=name)
+    total.meta["part"] = "loss"
+    return total
+
+
+def _module(graph: fx.Graph, target: str, args: tuple[Any, ...], kwargs: dict[str, Any], part: str) -> fx.Node:
+    node = graph.create_node("call_module", target, args, kwargs)
+    node.meta["part"] = part
+    return node
+
+
+def _function(graph: fx.Graph, target: Callable[..., Any], *args: Any, part: str) -> fx.Node:
+    node = graph.call_function(target, args)
+    node.meta["part"] = part
+    return node

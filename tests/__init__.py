@@ -1,0 +1,1 @@
+"""The tests of fxkd; their folders mirror the package."""
