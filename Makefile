@@ -34,8 +34,9 @@ lint: .venv/.lint
 
 clean:
 	@echo "clean: removing .venv, runs, caches and build results"
-	@rm -rf .venv runs build dist fxkd.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	@find fxkd passes tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
+	@rm -rf .venv runs build dist fxkd.egg-info docs/_build .coverage htmlcov
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Asked before anything large is fetched.
 compiler: .venv/.made

@@ -32,8 +32,9 @@ def check_paths(student: nn.Module, teacher: nn.Module, spec: Spec) -> None:
         SpecError: One report of all that name nothing.
     """
     problems = Problems()
-    sides = (("student_recorders", student, spec.student_recorders), ("teacher_recorders", teacher, spec.teacher_recorders))
-    for section, model, recorders in sides:
+    recorders_of = {"student_recorders": (student, spec.student_recorders)}
+    recorders_of["teacher_recorders"] = (teacher, spec.teacher_recorders)
+    for section, (model, recorders) in recorders_of.items():
         for name, recorder in recorders.items():
             _check_path(model, point_of(recorder), f"{section}.{name}.source", problems)
     for name, delivery in spec.distill_deliveries.items():
@@ -101,11 +102,16 @@ def _check_delivery(
     if not given or not taken:
         return
     if len(given) < len(taken):
-        problems.add(where, f"the teacher calls {point.path!r} {_times(given)}, the student {_times(taken)}: "
-                            "the student would wait for values that never come")
+        problems.add(
+            where,
+            f"the teacher calls {point.path!r} {_times(given)}, the student {_times(taken)}: "
+            "the student would wait for values that never come",
+        )
     if len(given) > kept:
-        problems.add(f"{where}.max_keep_data", f"is {kept}, but the teacher calls {point.path!r} {_times(given)}; "
-                                               f"set it to {len(given)}")
+        problems.add(
+            f"{where}.max_keep_data",
+            f"is {kept}, but the teacher calls {point.path!r} {_times(given)}; set it to {len(given)}",
+        )
     for index, (source, target) in enumerate(zip(given, taken, strict=False)):
         difference = _difference(source.meta["val"], target.meta["val"])
         if difference:
@@ -123,7 +129,7 @@ def _difference(given: Any, taken: Any) -> str:
     if left_form != right_form:
         return f"gives a {type(given).__name__} in the teacher that is built otherwise than in the student"
     for one, other in zip(left, right, strict=True):
-        if isinstance(one, Tensor) and isinstance(other, Tensor) and (one.shape, one.dtype) != (other.shape, other.dtype):
+        if _form(one) != _form(other):
             return (
                 f"gives {_form(one)} in the teacher and {_form(other)} in the student: a delivered value must fit "
                 "where it is put"
@@ -131,8 +137,10 @@ def _difference(given: Any, taken: Any) -> str:
     return ""
 
 
-def _form(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+def _form(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
 
 
 def _check_index(

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ def prepare(
     *,
     example_inputs: Any = None,
     backend: Literal["graph", "eager"] = "graph",
-    compile: Literal["auto"] | bool | dict[str, Any] = "auto",  # noqa: A002 (the word torch uses)
+    compile: Literal["auto"] | bool | dict[str, Any] = "auto",  # the word torch uses
     clone_records: bool = True,
     return_records: bool = False,
 ) -> "Distiller":
@@ -65,9 +66,8 @@ def prepare(
     check_models(student, teacher)
     spec = Spec.load(spec)
     check_paths(student, teacher, spec)
-    distiller = Distiller(
-        student, teacher, spec, backend=backend, compile=compile, clone_records=clone_records, return_records=return_records
-    )
+    records = {"clone_records": clone_records, "return_records": return_records}
+    distiller = Distiller(student, teacher, spec, backend=backend, compile=compile, **records)
     if example_inputs is not None:
         with _as_before_on_failure(student, teacher):
             distiller._freeze_teacher()
@@ -90,7 +90,7 @@ class Distiller(nn.Module):
         spec: Spec,
         *,
         backend: str,
-        compile: Any,  # noqa: A002 (the word torch uses)
+        compile: Any,  # the word torch uses
         clone_records: bool,
         return_records: bool,
     ) -> None:
@@ -142,7 +142,9 @@ class Distiller(nn.Module):
         for program in self.programs:
             if all(side.holds() for side in program.sides):
                 return program.module
-        raise CaptureError("nothing was captured in this mode yet: call the distiller once, or give example_inputs to prepare")
+        raise CaptureError(
+            "nothing is captured in this mode yet: call the distiller once, or give prepare example_inputs"
+        )
 
     def _steps(self) -> GraphBackend | EagerBackend:
         if self._running is None:
@@ -150,13 +152,21 @@ class Distiller(nn.Module):
         return self._running
 
     def _start(self) -> GraphBackend | EagerBackend:
+        teacher = self._beside["teacher"]
         modules = {"student": self.student, "connectors": self.connectors, "losses": self.losses} | self.teachers
         if self.student_loss is not None:
             modules["student_loss"] = self.student_loss
-        teacher, options = self._beside["teacher"], {"clone_records": self.clone_records}
         if self.backend == "eager":
-            return EagerBackend(self.student, teacher, modules, self.spec, return_records=self.return_records, **options)
-        make = _Build(self.student, teacher, modules, self.spec, self.return_records, self.clone_records)
+            return EagerBackend(self.student, teacher, modules, self.spec, self.clone_records, self.return_records)
+        make = partial(
+            build,
+            self.student,
+            teacher,
+            modules,
+            self.spec,
+            clone_records=self.clone_records,
+            return_records=self.return_records,
+        )
         return GraphBackend(make, self.student, self.compile_options)
 
     def _take(self, kwargs: dict[str, Any], name: str) -> Tensor:
@@ -166,7 +176,8 @@ class Distiller(nn.Module):
         return value
 
     def _model_inputs(self, inputs: Inputs) -> Inputs:
-        return Inputs(inputs.args, {name: value for name, value in inputs.kwargs.items() if name not in self.spec.inputs})
+        kwargs = {name: value for name, value in inputs.kwargs.items() if name not in self.spec.inputs}
+        return Inputs(inputs.args, kwargs)
 
     def _freeze_teacher(self) -> None:
         """Put the teacher in eval mode without gradients; what it shares with the student stays as it is."""
@@ -179,7 +190,7 @@ class Distiller(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
         """Move the teacher along; graphs, which hold devices and types, are captured anew."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for teacher in self._beside.values():
             teacher._apply(fn)
         self._running = None
@@ -194,27 +205,8 @@ class Distiller(nn.Module):
         memo |= {id(teacher): teacher for teacher in self._beside.values()}
         new = type(self).__new__(type(self))
         memo[id(self)] = new
-        new.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        new.__setstate__(copy.deepcopy(self.__getstate__(), memo))  # type: ignore[no-untyped-call]
         return new
-
-
-class _Build:
-    """Build a program for given inputs (a callable object, so that nothing refers to the distiller itself)."""
-
-    def __init__(
-        self,
-        student: nn.Module,
-        teacher: nn.Module,
-        modules: dict[str, nn.Module],
-        spec: Spec,
-        return_records: bool,
-        clone_records: bool,
-    ) -> None:
-        self.student, self.teacher, self.modules, self.spec = student, teacher, modules, spec
-        self.options = {"return_records": return_records, "clone_records": clone_records}
-
-    def __call__(self, inputs: Inputs) -> Program:
-        return build(self.student, self.teacher, self.modules, self.spec, inputs, **self.options)
 
 
 def compile_options(given: Any, student: nn.Module) -> dict[str, Any] | None:
@@ -263,5 +255,3 @@ def _as_before_on_failure(*models: nn.Module) -> Iterator[None]:
         for parameter, flag in gradients:
             parameter.requires_grad_(flag)
         raise
-
-

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxkd.eager import DistillDeliveryManager, RecorderManager
+from fxkd.eager import DistillDeliveryManager, ParameterRecorder, RecorderManager
 from fxkd.passes.insert_losses import add_losses, mean_of, returned_losses
 from fxkd.spec import Delivery, Recorder, Reference, Spec, StudentLoss
 from fxkd.spec.vocabulary import DELIVERIES
@@ -30,7 +30,6 @@ class EagerBackend:
         teacher: nn.Module,
         modules: Mapping[str, Any],
         spec: Spec,
-        *,
         clone_records: bool,
         return_records: bool,
     ) -> None:
@@ -49,9 +48,10 @@ class EagerBackend:
         return self._result(output, {True: of_student, False: of_teacher}, kwargs | extra)
 
     def _recorders(self, recorders: Mapping[str, Recorder], where: str) -> RecorderManager:
-        manager = RecorderManager({name: {"type": r.type, "source": r.source} for name, r in recorders.items()}, where=where)
+        configs = {name: {"type": recorder.type, "source": recorder.source} for name, recorder in recorders.items()}
+        manager = RecorderManager(configs, where=where)
         for recorder in manager.recorders.values():
-            recorder.clone = self.clone_records
+            recorder.clone = self.clone_records and not isinstance(recorder, ParameterRecorder)
         return manager
 
     def _run(
@@ -114,5 +114,3 @@ def _delivery_configs(deliveries: Mapping[str, Delivery]) -> dict[str, dict[str,
         name: {"type": d.type, DELIVERIES[d.type]: d.path, "max_keep_data": d.max_keep_data}
         for name, d in deliveries.items()
     }
-
-

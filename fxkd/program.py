@@ -79,8 +79,8 @@ def _capture_sides(
 def _join(sides: tuple[Captured, Captured], modules: Mapping[str, nn.Module], spec: Spec) -> fx.GraphModule:
     student, teacher = sides
     held = dict(modules) | {f"{side.name}_constants": side.constants for side in sides}
-    order = (Side(name="teacher", graph=teacher.graph, grad=False), Side(name="student", graph=student.graph, grad=True))
-    return join(order, held, spec.inputs)
+    first, second = Side("teacher", teacher.graph, grad=False), Side("student", student.graph, grad=True)
+    return join((first, second), held, spec.inputs)
 
 
 def default_passes(spec: Spec, *, clone_records: bool = True, return_records: bool = False) -> tuple[PassBase, ...]:
@@ -118,6 +118,6 @@ def source_of(reference: Reference) -> Source:
 def own_loss(student_loss: StudentLoss | str | bool) -> OwnLoss | None:
     """Say in the words of the passes what the student's own loss is."""
     if isinstance(student_loss, StudentLoss):
-        args = {name: None if value == "from_output" else value["from_input"] for name, value in student_loss.args.items()}
+        args = {name: None if v == "from_output" else v["from_input"] for name, v in student_loss.args.items()}
         return OwnLoss(args=args, weight=student_loss.weight)
     return OwnLoss() if student_loss else None

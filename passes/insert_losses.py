@@ -66,8 +66,9 @@ class InsertLosses(PassBase):
     def call(self, graph_module: fx.GraphModule) -> PassResult:
         """Add the losses and rewrite the output."""
         graph = graph_module.graph
-        output = next(node for node in reversed(graph.nodes) if node.op == "output")
-        returned, value = output.args[0]["output"], output.meta["val"]["output"]  # type: ignore[call-overload,index]
+        output = graph.output_node()
+        held: Any = output.args[0]
+        returned, value = held["output"], output.meta["val"]["output"]
         with graph.inserting_before(output):
             losses = {name: _loss(graph, name, sources) for name, sources in self.losses.items()}
             own = _own_loss(graph, self.own, returned, value) if self.own else None
@@ -108,7 +109,7 @@ def _value(graph: fx.Graph, source: Source, where: str) -> fx.Node:
 
 def placeholder(graph: fx.Graph, name: str, where: str) -> fx.Node:
     """Find the placeholder ``name``."""
-    known = {str(node.target): node for node in graph.nodes if node.op == "placeholder"}
+    known: dict[str, fx.Node] = {str(node.target): node for node in graph.nodes if node.op == "placeholder"}
     if name not in known:
         raise PointError(f"{where}: no argument {name!r} in the call, which has {', '.join(map(repr, known))}")
     return known[name]

@@ -37,7 +37,8 @@ class InsertRecords(PassBase):
         for node, name, index in found:
             with graph_module.graph.inserting_after(node):
                 marked = graph_module.graph.call_function(record, (node, f"{self.side}.{name}", index))
-            marked.meta.update(val=node.meta.get("val"), storages=node.meta.get("storages", frozenset()), side=self.side)
+            storages = node.meta.get("storages", frozenset())
+            marked.meta.update(val=node.meta.get("val"), storages=storages, side=self.side)
         return PassResult(graph_module, modified=bool(found))
 
 
@@ -50,4 +51,4 @@ def calls_of(graph: fx.Graph, point: PointName, side: str) -> list[tuple[fx.Node
 def records_of(graph: fx.Graph, side: str, name: str) -> list[fx.Node]:
     """List the records that the recorder ``name`` of ``side`` took, first call first."""
     found = [node for node in graph.nodes if node.target is record and node.args[1] == f"{side}.{name}"]
-    return sorted(found, key=lambda node: int(node.args[2]))  # type: ignore[arg-type]
+    return sorted(found, key=lambda node: int(node.args[2]))

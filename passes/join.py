@@ -11,7 +11,7 @@ from fxkd.passes.insert_deliveries import rename_memory
 from fxkd.passes.run import lint
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Side:
     """One model of the joint graph.
 
@@ -77,7 +77,8 @@ def _copy(graph: fx.Graph, side: Side, placeholders: dict[str, fx.Node]) -> Any:
 
 
 def _copy_node(graph: fx.Graph, node: fx.Node, side: str, new: Mapping[fx.Node, fx.Node]) -> fx.Node:
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), new.__getitem__)
+    args = fx.node.map_arg(node.args, new.__getitem__)
+    kwargs = fx.node.map_arg(node.kwargs, new.__getitem__)
     name = node.name if node.name.startswith(side) else f"{side}_{node.name}"
     copy = graph.create_node(node.op, node.target, args, kwargs, name=name)
     copy.meta.update(node.meta, side=side)
@@ -97,4 +98,4 @@ def _placeholders(graph: fx.Graph) -> list[fx.Node]:
 
 
 def _output(graph: fx.Graph) -> fx.Node:
-    return next(node for node in reversed(graph.nodes) if node.op == "output")
+    return graph.output_node()

@@ -73,7 +73,14 @@ def test_eval_equals_hooks(name: str, spec: str, backend: str) -> None:
     results: list[Any] = []
     for run in (
         lambda: run_with_hooks(
-            own["student"], own["teacher"], case.spec(spec), args, kwargs, own["connectors"], own["losses"]
+            own["student"],
+            own["teacher"],
+            case.spec(spec),
+            args,
+            kwargs,
+            own["connectors"],
+            own["losses"],
+            always_copy=backend == "eager",
         ),
         lambda: distiller(*args, **kwargs),
     ):

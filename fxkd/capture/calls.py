@@ -22,8 +22,8 @@ from fxkd.capture.structure import storages, tensors, versions, written
 from fxkd.capture.tape import CONSTANTS, Tape, guard
 from fxkd.errors import CaptureError
 from fxkd.patcher import patched
-from fxkd.records import function_inputs, module_inputs
 from fxkd.points import Place
+from fxkd.records import function_inputs, module_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,6 @@ class Calls:
 
     def wrap_function(self, named: Named) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Make what stands for a named function or method."""
-
         given = function_inputs(named.place)
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,7 +1,7 @@
 """What a capture gives: a graph, what was called at each named point, and notes for the reader."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import fx, nn
@@ -14,7 +14,8 @@ class PointName(NamedTuple):
     path: str
 
 
-class PointCall(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PointCall:
     """One call of a named point; a node that holds its value carries it in ``node.meta["calls"]``."""
 
     point: PointName
@@ -39,7 +40,6 @@ class Captured:
     constants: nn.Module
     flags: tuple[tuple[nn.Module, bool], ...]
     notes: tuple[str, ...] = ()
-    hidden: dict[PointName, str] = field(default_factory=dict)
 
     def calls(self, point: PointName) -> list[fx.Node]:
         """List the nodes that hold the calls of ``point``, first call first."""

@@ -1,6 +1,6 @@
 """The discovery run: on real values, without gradients, to see what named functions give and who calls them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,21 +52,18 @@ class Discovery:
     holders: set[str] = field(default_factory=set)
 
 
-def discover(
-    model: nn.Module, inputs: Inputs, places: Iterable[Place], point_modules: Iterable[nn.Module]
-) -> Discovery:
+def discover(model: nn.Module, inputs: Inputs, places: Iterable[Place], point_modules: Container[int]) -> Discovery:
     """Run ``model`` once; the caller puts its state back.
 
     Args:
         model: What to run.
         inputs: Arguments for it; their tensors are copied.
         places: The named functions and methods.
-        point_modules: The modules named as points: a function that calls one cannot be one node.
+        point_modules: Identities of the modules named as points: a function that calls one cannot be one node.
     """
     found = Discovery()
     modules: list[nn.Module] = []
     functions: list[str] = []
-    named = set(map(id, point_modules))
 
     def hit() -> None:
         found.opened.update(map(id, modules))
@@ -74,7 +71,7 @@ def discover(
 
     def watch_module(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if id(module) in named:
+            if id(module) in point_modules:
                 hit()
             modules.append(module)
             try:

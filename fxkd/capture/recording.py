@@ -73,7 +73,7 @@ class Recording(TorchFunctionMode):
         return value
 
 
-class quiet:  # noqa: N801 (reads as a verb where it is used)
+class quiet:
     """Do not listen for a while."""
 
     def __init__(self, tape: Tape) -> None:

@@ -134,7 +134,7 @@ def _discovered(plan: _Plan) -> tuple[list[Named], set[int]]:
     if plan.places:
         with preserved(plan.model, values=True):
             places = [place for place, _ in plan.places.values()]
-            found = discover(plan.model, plan.inputs, places, set(plan.modules))
+            found = discover(plan.model, plan.inputs, places, plan.modules.keys())
     functions = []
     for place, points in plan.places.values():
         holds_points = place.path in found.holders
@@ -147,7 +147,7 @@ def _discovered(plan: _Plan) -> tuple[list[Named], set[int]]:
 
 def _ancestors(plan: _Plan) -> set[int]:
     """Give the modules on the way to each module point, by every name that leads there."""
-    found = set()
+    found: set[int] = set()
     for path, module in plan.model.named_modules(remove_duplicate=False):
         if id(module) in plan.modules and path:
             names = path.split(".")

@@ -14,8 +14,17 @@ from fxkd.capture.structure import leaves, parts, storages, tensors
 from fxkd.capture.tracked import Tracked, track
 from fxkd.errors import CaptureError, GuardError
 
-CONSTANTS = (int, float, complex, bool, str, bytes, type(None), type(...), torch.dtype, torch.device, torch.layout)
-CONSTANTS += (torch.memory_format, range)
+NUMBERS_AND_TEXT = (int, float, complex, bool, str, bytes)
+CONSTANTS = (
+    *NUMBERS_AND_TEXT,
+    type(None),
+    type(...),
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+    range,
+)
 
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -115,7 +124,7 @@ class Tape:
         if isinstance(value, slice):
             return slice(*map(self.argument, (value.start, value.stop, value.step)))
         if isinstance(value, CONSTANTS):
-            return value.item() if type(value).__module__ == "numpy" else value
+            return _plain(value)
         return self._object(value)
 
     def _object(self, value: Any) -> Any:
@@ -149,8 +158,8 @@ class Tape:
             raise LeakedTensor(self.made_in_leaf[id(value)][1])
         if isinstance(value, torch._subclasses.FakeTensor):
             raise CaptureError(
-                f"a tensor of shape {tuple(value.shape)} used at {current_line()} was made by code that torch functions "
-                "do not show; name the function that makes it as a point, or use backend='eager'"
+                f"a tensor of shape {tuple(value.shape)} used at {current_line()} was made by code that torch "
+                "functions do not show; name the function that makes it as a point, or use backend='eager'"
             )
         return self._lift(value, f"tensor of shape {tuple(value.shape)}")
 
@@ -177,7 +186,9 @@ class Tape:
 
     # Calls
 
-    def emit(self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> fx.Node:
+    def emit(
+        self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+    ) -> fx.Node:
         """Add a call of ``target`` on values of the run."""
         return self.graph.call_function(target, self.argument(tuple(args)), self.argument(dict(kwargs or {})))
 
@@ -199,3 +210,8 @@ class Tape:
             argument = self.graph.call_function(bundle, (argument,))
             argument.meta.update(val=value, storages=storages(value))
         argument.meta["calls"] = (*argument.meta.get("calls", ()), call)
+
+
+def _plain(value: Any) -> Any:
+    """Take the number out of a numpy scalar: it is written into the code of the graph."""
+    return value.item() if type(value).__module__ == "numpy" else value

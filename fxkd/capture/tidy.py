@@ -45,5 +45,3 @@ def _hoist_guards(graph: fx.Graph) -> None:
         last.append(node)
         early.add(node)
         last = node
-
-

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import fx
 
 SYMBOLS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+CONVERSIONS = [f"__{name}__" for name in ("abs", "pos", "int", "float", "round", "trunc", "floor", "ceil", "divmod")]
 NEGATED = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 
 
@@ -160,7 +161,7 @@ def _equip(cls: type) -> None:
         setattr(cls, f"__r{name}__", _arithmetic(name, reflected=True))
     for name in SYMBOLS:
         setattr(cls, f"__{name}__", _comparison(name))
-    for name in ("__abs__", "__pos__", "__int__", "__float__", "__round__", "__trunc__", "__floor__", "__ceil__", "__divmod__", "__rdivmod__"):
+    for name in (*CONVERSIONS, "__rdivmod__"):
         setattr(cls, name, _conversion(name))
     for name in ("__index__", "__and__", "__or__", "__xor__", "__lshift__", "__rshift__", "__invert__"):
         if issubclass(cls, int):

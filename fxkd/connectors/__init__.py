@@ -1,4 +1,4 @@
-"""The connectors a spec can name; each file registers its own, and every class can be imported from here by its name."""
+"""The connectors a spec can name; each file registers its own, every class can be imported from here by its name."""
 
 from torch import nn
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from fxkd.records import cloned, function_inputs, pick
 from fxkd.eager.taps import observed
 from fxkd.errors import PointError
 from fxkd.points import Place
+from fxkd.records import cloned, function_inputs, pick
 
 
 class Recorder(ABC):

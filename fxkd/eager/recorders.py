@@ -7,9 +7,9 @@ from typing import Any
 from torch import nn
 
 from fxkd.eager.recorder import Recorder
-from fxkd.records import module_inputs
 from fxkd.eager.taps import observed
 from fxkd.points import FUNCTION_FORM, find_function, find_method, find_module, find_parameter, split
+from fxkd.records import module_inputs
 
 
 class ModuleOutputsRecorder(Recorder):

@@ -17,7 +17,8 @@ def check_config(config: Config, family: Registry, where: str, problems: Problem
     if isinstance(config, nn.Module):
         return True
     if isinstance(config, (list, tuple)):
-        return all([check_config(part, family, f"{where}[{i}]", problems) for i, part in enumerate(config)])
+        fine = [check_config(part, family, f"{where}[{index}]", problems) for index, part in enumerate(config)]
+        return all(fine)
     try:
         family.check(config)
     except SpecError as error:

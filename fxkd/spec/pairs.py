@@ -33,9 +33,9 @@ def _expand(spec: dict[str, Any], pair: Any, where: str, problems: Problems) -> 
     if not isinstance(pair, Mapping):
         problems.add(where, f"is {pair!r}; give a mapping with the keys {', '.join(map(repr, KEYS))}")
         return
-    for key in pair:
-        if key not in KEYS:
-            problems.add(f"{where}.{key}", f"unknown key; there is {', '.join(map(repr, KEYS))}." + did_you_mean(key, KEYS))
+    for key in [key for key in pair if key not in KEYS]:
+        there = ", ".join(map(repr, KEYS))
+        problems.add(f"{where}.{key}", f"unknown key; there is {there}." + did_you_mean(str(key), KEYS))
     for key in ("student", "teacher", "loss"):
         if key not in pair:
             problems.add(where, f"needs the key {key!r}")

@@ -120,8 +120,12 @@ def _read(given: Mapping[str, Any], problems: Problems) -> Spec:
             _check_name(key, f"{name}.{key}", problems)
             check_config(config, family, f"{name}.{key}", problems)
     mappings = {
-        loss: _entries(_mapping(mapping, f"loss_forward_mappings.{loss}", problems), f"loss_forward_mappings.{loss}",
-                       read_reference, problems)
+        loss: _entries(
+            _mapping(mapping, f"loss_forward_mappings.{loss}", problems),
+            f"loss_forward_mappings.{loss}",
+            read_reference,
+            problems,
+        )
         for loss, mapping in sections["loss_forward_mappings"].items()
     }
     losses, connectors = sections["distill_losses"], sections["connectors"]

@@ -477,7 +477,8 @@ def seed_everything(seed: int) -> None:
 def assert_same(a: Any, b: Any, rtol: float = 1e-6, *, atol: float = 0.0, path: str = "value") -> None:
     """Raise AssertionError at the first difference of two nested values, naming its path.
 
-    Types and structure must be equal (a tuple may be of a class of its own), so must ints, floats, strings and integer tensors. For floating point tensors
+    Types and structure must be equal (a tuple may be of a class of its own),
+    so must ints, floats, strings and integer tensors. For floating point tensors
     ``max|a - b| <= atol + rtol * max|a|``. A NaN is always a difference. Of modules only the types are compared.
     """
     if type(a) is not type(b) and not (type(a) is tuple and isinstance(b, tuple)):
