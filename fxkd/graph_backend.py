@@ -88,7 +88,7 @@ def _run(program: Program, tensors: list[Tensor]) -> dict[str, Any]:
     """Run a program; the grad mode is afterwards what it was, also if a model raises while it is off."""
     grad = torch.is_grad_enabled()
     try:
-        run = program.compiled or program.module
+        run = program.module if program.compiled is None else program.compiled
         return run(*tensors)  # type: ignore[no-any-return]
     finally:
         torch.set_grad_enabled(grad)

@@ -7,11 +7,19 @@ import networkx as nx
 import torch
 from torch import fx
 from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
+from torch.autograd.grad_mode import _enter_inference_mode, _exit_inference_mode
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fxkd.capture.tape import guard
+from fxkd.passes.describe import describe
 
-MODES = (torch._C._set_grad_enabled, _enter_autocast, _exit_autocast)
+MODES = (
+    torch._C._set_grad_enabled,
+    _enter_autocast,
+    _exit_autocast,
+    _enter_inference_mode,
+    _exit_inference_mode,
+)
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,16 @@ class Prune(PassBase):
         graph = graph_module.graph
         needed = needed_nodes(graph, self.stateful)
         unneeded = [node for node in graph.nodes if node not in needed]
+        remember(graph_module, unneeded)
         for node in reversed(unneeded):
             graph.erase_node(node)
         return PassResult(graph_module, modified=bool(unneeded))
+
+
+def remember(graph_module: fx.GraphModule, unneeded: list[fx.Node]) -> None:
+    """Add to ``graph_module.meta["pruned"]`` what is about to be removed, as plain data, for pictures and counts."""
+    before = graph_module.meta.get("pruned", nx.MultiDiGraph())
+    graph_module.meta["pruned"] = nx.compose(before, describe(graph_module, unneeded, pruned=True))
 
 
 def dependencies(graph: fx.Graph) -> "nx.DiGraph[fx.Node]":
@@ -49,7 +64,8 @@ def dependencies(graph: fx.Graph) -> "nx.DiGraph[fx.Node]":
 def needed_nodes(graph: fx.Graph, stateful: str | None) -> set[fx.Node]:
     """Give every node that must stay."""
     network, order = dependencies(graph), {node: place for place, node in enumerate(graph.nodes)}
-    roots = {node for node in graph.nodes if _always_needed(node, stateful)}
+    state = _state(graph, stateful)
+    roots = {node for node in graph.nodes if _always_needed(node, stateful, state)}
     needed: set[fx.Node] = set()
     while roots:
         needed |= _with_ancestors(network, roots)
@@ -62,21 +78,23 @@ def _with_ancestors(network: "nx.DiGraph[fx.Node]", roots: Iterable[fx.Node]) ->
     return found.union(*(nx.ancestors(network, root) for root in roots))
 
 
-def _always_needed(node: fx.Node, stateful: str | None) -> bool:
+def _state(graph: fx.Graph, stateful: str | None) -> frozenset[int]:
+    """Give the memory of the tensors that hang on the stateful model."""
+    held = [node for node in graph.nodes if node.op == "get_attr" and node.meta.get("side") == stateful]
+    return frozenset().union(*(node.meta["storages"] for node in held))
+
+
+def _always_needed(node: fx.Node, stateful: str | None, state: frozenset[int]) -> bool:
     if node.op in ("output", "placeholder") or node.target in MODES:
         return True
-    return node.meta.get("side") == stateful and (bool(node.meta.get("stateful")) or _writes_attribute(node))
-
-
-def _writes_attribute(node: fx.Node) -> bool:
-    """Tell whether a function of torch writes to a tensor that hangs on the model."""
-    held = [source.meta["storages"] for source in node.all_input_nodes if source.op == "get_attr"]
-    return bool(node.meta.get("mutates", frozenset()) & frozenset().union(*held))
+    if stateful is None or node.meta.get("side") != stateful:
+        return False
+    return bool(node.meta.get("stateful")) or bool(node.meta.get("mutates", frozenset()) & state)
 
 
 def _is_felt(node: fx.Node, needed: set[fx.Node], order: dict[fx.Node, int]) -> bool:
     """Tell whether a node that gives nothing still matters to a needed node after it."""
-    written = node.meta.get("mutates")
+    written: frozenset[int] = node.meta.get("mutates", frozenset())
     if not written and node.target is not guard:
         return False
     later = (other for other in needed if order[other] > order[node])
@@ -87,5 +105,5 @@ def _is_felt(node: fx.Node, needed: set[fx.Node], order: dict[fx.Node, int]) -> 
 
 def _touched(node: fx.Node) -> frozenset[int]:
     """Give the memory that a node reads, writes or gives."""
-    read = (source.meta.get("storages", frozenset()) for source in node.all_input_nodes)
-    return node.meta.get("storages", frozenset()).union(node.meta.get("mutates", frozenset()), *read)
+    held: list[frozenset[int]] = [source.meta.get("storages", frozenset()) for source in node.all_input_nodes]
+    return frozenset().union(node.meta.get("storages", ()), node.meta.get("mutates", ()), *held)

@@ -5,12 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import MethodType
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from fxkd.capture.captured import PointCall, PointName, bundle
@@ -51,7 +50,6 @@ class Calls:
         paths: Where each module hangs, by identity.
         opened: The modules whose forward is recorded; every other one is a leaf, one node.
         points: The points named on modules, by the module's identity.
-        mode: The mode whose tensors stand for real ones.
     """
 
     def __init__(
@@ -60,11 +58,11 @@ class Calls:
         paths: dict[int, str],
         opened: set[int],
         points: dict[int, tuple[PointName, ...]],
-        mode: FakeTensorMode,
     ) -> None:
-        self.tape, self.paths, self.opened, self.points, self.mode = tape, paths, opened, points, mode
+        self.tape, self.paths, self.opened, self.points = tape, paths, opened, points
         self.must_open: set[int] = set()
         self._inside: list[nn.Module] = []
+        self._function: str | None = None
         self._counts: Counter[PointName] = Counter()
 
     # Modules
@@ -86,6 +84,7 @@ class Calls:
     def _call_unheard(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Run what a leaf runs; a point found there opens the leaf and all between."""
         if id(module) in self.points:
+            self._refuse_inside_function(self.paths[id(module)])
             self.must_open.update(map(id, self._inside))
         self._inside.append(module)
         try:
@@ -129,7 +128,15 @@ class Calls:
 
         return wrap
 
+    def _refuse_inside_function(self, what: str) -> None:
+        if self._function is not None:
+            raise CaptureError(
+                f"{what!r} is called inside {self._function}, which is one node with a backward of its own: name "
+                "another point, make checkpointing non-reentrant (use_reentrant=False), or use backend='eager'"
+            )
+
     def _refuse_unheard(self, named: Named) -> None:
+        self._refuse_inside_function(named.place.path)
         if not self._inside:
             raise CaptureError(
                 f"{named.place.path!r} is called by a torch function at {current_line()}, which is one node of the "
@@ -147,7 +154,7 @@ class Calls:
         node = self.tape.emit(named.function, args, kwargs)
         shared = storages([given[index] for index in outcome.viewed])
         with quiet(self.tape):
-            value = outcome.replay(given, self.mode)
+            value = outcome.replay(given, self.tape.mode)
         node.meta.update(
             function=named.place.path,
             mutates=storages([given[index] for index in outcome.changed]),
@@ -163,9 +170,11 @@ class Calls:
             if not self.tape.listening:
                 return original(function, *args)
             arguments, before = self.tape.argument(args), versions(args)
+            self._function = function.__name__
             with quiet(self.tape):
                 value = original(function, *args)
-            node = self.tape.graph.call_function(MethodType(original, function), arguments)
+            self._function = None
+            node = self.tape.graph.call_function(_custom_function(function), arguments)
             node.meta["mutates"] = written(before)
             return self._bind_call(value, node, ())
 
@@ -190,6 +199,9 @@ class Calls:
         if isinstance(value, (bool, str)):
             graph.call_function(guard, (node, "==", value, current_line()))
             return value
+        if type(value) is list:
+            length = graph.call_function(len, (node,))
+            graph.call_function(guard, (length, "==", len(value), current_line()))
         if type(value) in (tuple, list):
             return type(value)(self._seen_part(item, node, index) for index, item in enumerate(value))
         if type(value) is dict:
@@ -219,6 +231,17 @@ class Calls:
     def _next(self, point: PointName) -> PointCall:
         self._counts[point] += 1
         return PointCall(point, self._counts[point] - 1)
+
+
+@cache
+def _custom_function(cls: Any) -> Callable[..., Any]:
+    """Name a custom autograd function so that a graph can call it."""
+
+    def apply(*args: Any) -> Any:
+        return cls.apply(*args)
+
+    apply.__name__, apply.__qualname__, apply.__module__ = cls.__name__, cls.__qualname__, cls.__module__
+    return apply
 
 
 class _Observer(TorchFunctionMode):

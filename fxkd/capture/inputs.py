@@ -105,7 +105,11 @@ def kinds_of(tensors: list[Tensor]) -> tuple[tuple[torch.dtype, torch.device, in
 
 
 def _same(given: Any, kept: Any) -> bool:
-    return given is kept or (type(given) is type(kept) and bool(given == kept))
+    if given is kept or type(given) is not type(kept):
+        return given is kept
+    if hasattr(given, "shape"):
+        return bool(given.shape == kept.shape and (given == kept).all())  # an array
+    return bool(given == kept)
 
 
 def _positional_names(model: nn.Module) -> list[str]:

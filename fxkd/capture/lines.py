@@ -1,6 +1,7 @@
 """Where in the model's own code something happens: for guards and messages."""
 
 import linecache
+import os
 import sys
 import sysconfig
 import traceback
@@ -14,7 +15,8 @@ import torch
 from fxkd.capture.preserve import drawn_state
 
 SITE_PACKAGES = sysconfig.get_path("purelib")
-LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<frozen", "<eval_with_key")
+TORCH, OWN = Path(torch.__file__).parent, Path(__file__).parents[1]
+LIBRARIES = (f"{TORCH}{os.sep}", f"{OWN}{os.sep}", "<frozen", "<eval_with_key")
 STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 

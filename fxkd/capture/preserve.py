@@ -1,55 +1,121 @@
 """Leave no trace: a model, the random generators and the grad mode are after a capture what they were before."""
 
+import gc
 import random
 import sys
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FunctionType, MethodType, ModuleType
+from functools import _lru_cache_wrapper
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-CONTAINERS = (dict, OrderedDict, list, set)
-NOT_STATE = (type, ModuleType, FunctionType, MethodType, Tensor)
+CONTAINERS = (dict, list, set, deque)
+NOT_STATE = (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType, Tensor, str, bytes, int, float)
+LIBRARIES = ("torch.", "sympy.", "fxkd.")  # whose caches hold no tensors of a run
+DEEP = 8  # how far below a module state is looked for
 
 
 @contextmanager
-def preserved(model: nn.Module, *, values: bool) -> Iterator[None]:
+def preserved(model: nn.Module, *, values: bool = False) -> Iterator[None]:
     """Put back attributes, containers, random states and the grad mode at the end, also on failure.
 
     Args:
         model: What is about to run.
-        values: Whether the run is on real tensors, so that buffers must be kept too.
+        values: Whether the run is on real tensors, so that parameters and buffers must be kept too.
     """
-    kept = [(owner, dict(owner.__dict__)) for owner in _owners(model)]
-    containers = [(held, held.copy()) for _, state in kept for held in state.values() if type(held) in CONTAINERS]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()] if values else []
+    kept = [(holder, _content(holder)) for holder in _holders(model)]
+    tensors = _tensors(model) if values else []
+    copies = [(tensor, tensor.detach().clone()) for tensor in tensors]
     grad, states = torch.is_grad_enabled(), random_states()
     try:
         yield
     finally:
         torch.set_grad_enabled(grad)
         set_random_states(states)
-        for owner, state in kept:
-            owner.__dict__.clear()
-            owner.__dict__.update(state)
-        for held, content in containers:
-            held.clear()
-            held.extend(content) if isinstance(held, list) else held.update(content)
-        _put_back(buffers)
+        for holder, content in kept:
+            if not _same_content(_content(holder), content):
+                _refill(holder, content)
+        _put_back(copies)
 
 
-def _owners(model: nn.Module) -> list[Any]:
-    """List the modules of ``model`` and the plain objects they hold: whoever may keep state during a run."""
-    modules = list(model.modules())
-    held = {id(value): value for module in modules for value in module.__dict__.values() if _is_stateful(value)}
-    return modules + list(held.values())
+def _tensors(model: nn.Module) -> list[Tensor]:
+    plain = [value for module in model.modules() for value in module.__dict__.values() if isinstance(value, Tensor)]
+    return [*model.parameters(), *model.buffers(), *plain]
 
 
-def _is_stateful(value: Any) -> bool:
-    return hasattr(value, "__dict__") and not isinstance(value, (*NOT_STATE, nn.Module))
+def _holders(model: nn.Module) -> list[Any]:
+    """List the modules of ``model`` and what hangs on them: whatever may keep state during a run."""
+    found: dict[int, Any] = {}
+    level: list[Any] = list(model.modules())
+    for _ in range(DEEP):
+        level = [value for value in level if _may_hold(value) and found.setdefault(id(value), value) is value]
+        level = [part for value in level for part in _parts(value) if id(part) not in found]
+    return list(found.values())
+
+
+def _may_hold(value: Any) -> bool:
+    if isinstance(value, NOT_STATE):
+        return False
+    return isinstance(value, CONTAINERS) or hasattr(value, "__dict__") or bool(_slots(value))
+
+
+def _parts(value: Any) -> list[Any]:
+    content = _content(value)
+    return list(content.values()) if isinstance(content, dict) else list(content)
+
+
+def _content(holder: Any) -> Any:
+    """Copy what a container or an object holds now."""
+    if isinstance(holder, dict):
+        return dict(holder)
+    if isinstance(holder, CONTAINERS):
+        return list(holder)
+    own = {name: getattr(holder, name) for name in _slots(holder) if hasattr(holder, name)}
+    return dict(getattr(holder, "__dict__", {})) | own
+
+
+def _slots(value: Any) -> list[str]:
+    named = [vars(cls).get("__slots__", ()) for cls in type(value).__mro__]
+    names = [name for names in named for name in ([names] if isinstance(names, str) else names)]
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
+
+
+def _same_content(one: Any, other: Any) -> bool:
+    left, right = (list(c.items()) if isinstance(c, dict) else [(None, item) for item in c] for c in (one, other))
+    return len(left) == len(right) and all(a is c and b is d for (a, b), (c, d) in zip(left, right, strict=True))
+
+
+def _refill(holder: Any, content: Any) -> None:
+    if isinstance(holder, CONTAINERS):
+        holder.clear()
+        holder.extend(content) if isinstance(holder, (list, deque)) else holder.update(content)
+        return
+    slots = _slots(holder)
+    for name in slots:
+        if name in content:
+            setattr(holder, name, content[name])
+    if hasattr(holder, "__dict__"):
+        holder.__dict__.clear()
+        holder.__dict__.update({name: value for name, value in content.items() if name not in slots})
+
+
+class Caches:
+    """Every ``lru_cache`` outside torch: a tensor without values must not stay in one."""
+
+    def __init__(self) -> None:
+        held = [held for held in gc.get_objects() if type(held) is _lru_cache_wrapper]
+        own = [cache for cache in held if not str(getattr(cache, "__module__", "")).startswith(LIBRARIES)]
+        self._misses = [(cache, cache.cache_info().misses) for cache in own]
+
+    def empty_filled(self) -> None:
+        """Empty those into which something was put since."""
+        for cache, misses in self._misses:
+            if cache.cache_info().misses != misses:
+                cache.cache_clear()
 
 
 def _put_back(buffers: list[tuple[Tensor, Tensor]]) -> None:
@@ -74,6 +140,14 @@ def set_drawn_state(state: tuple[Any, ...]) -> None:
     random.setstate(state[0])
     if len(state) > 1:
         sys.modules["numpy"].random.set_state(state[1])
+
+
+def shift_drawn_state() -> None:
+    """Move every global generator on, so that the next draws are others."""
+    random.random()
+    torch.rand(1)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.random()
 
 
 def random_states() -> dict[str, Any]:

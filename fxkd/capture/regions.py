@@ -1,4 +1,4 @@
-"""Regions of a forward in which gradients are off or autocast is on: entering and leaving become nodes.
+"""Regions of a forward without gradients, in inference mode or under autocast: entering and leaving become nodes.
 
 Leaving puts back what was found on entering, so the graph is right whatever mode its caller is in.
 """
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
+from torch.autograd.grad_mode import _enter_inference_mode, _exit_inference_mode
 
 from fxkd.capture.recording import quiet
 from fxkd.capture.tape import Tape
@@ -34,6 +35,8 @@ def recorded_regions(tape: Tape) -> Iterator[None]:
         (torch.enable_grad, "__exit__", grad_back),
         (torch.set_grad_enabled, "__init__", grad_as_told),
         (torch.set_grad_enabled, "__exit__", grad_back),
+        (torch.inference_mode, "__enter__", _entering(tape, regions, lambda region: _inference(tape.graph, region))),
+        (torch.inference_mode, "__exit__", _leaving(tape, regions, _exit_inference_mode)),
         (torch.autocast, "__enter__", _entering(tape, regions, lambda region: _autocast(tape.graph, region))),
         (torch.autocast, "__exit__", _leaving(tape, regions, _exit_autocast)),
     )
@@ -78,6 +81,11 @@ def _set_grad_mode(graph: fx.Graph, enabled: bool) -> fx.Node:
     previous = graph.call_function(torch.is_grad_enabled)
     graph.call_function(SET_GRAD_MODE, (enabled,))
     return previous
+
+
+def _inference(graph: fx.Graph, region: Any) -> fx.Node:
+    """Enter inference mode; give the node that holds what must be left."""
+    return graph.call_function(_enter_inference_mode, (region.mode,))
 
 
 def _autocast(graph: fx.Graph, region: Any) -> fx.Node:

@@ -1,37 +1,26 @@
 """Capture a model by running it: once for real if functions are named, then on fake tensors while it is recorded."""
 
-import builtins
 from collections.abc import Iterable
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
 from fxkd import patcher
-from fxkd.capture.calls import Calls, Named, recorded_calls
-from fxkd.capture.captured import Captured, PointCall, PointName
+from fxkd.capture.attributes import REMEDY as WRITTEN
+from fxkd.capture.calls import Named
+from fxkd.capture.captured import Captured, PointName
 from fxkd.capture.discover import Discovery, discover
 from fxkd.capture.inputs import Inputs, Layout, split
-from fxkd.capture.lines import drawing_line, raising_line
-from fxkd.capture.preserve import drawn_state, preserved
-from fxkd.capture.recording import Recording
-from fxkd.capture.regions import recorded_regions
-from fxkd.capture.tape import LeakedTensor, Tape
+from fxkd.capture.lines import drawing_line
+from fxkd.capture.plan import Plan
+from fxkd.capture.preserve import drawn_state, preserved, shift_drawn_state
+from fxkd.capture.probe import grown, larger_sizes, pin, quiet_log, same_program, size_classes
+from fxkd.capture.tape import Tape
 from fxkd.capture.tidy import tidy
-from fxkd.capture.tracked import PinningRange
-from fxkd.capture.twins import fake_twins
-from fxkd.errors import CaptureError, FxkdError
-from fxkd.patcher import patched
-from fxkd.points import Place, find_function, find_method, find_module, find_parameter, original
-
-DATA_DEPENDENT = (DataDependentOutputException, DynamicOutputShapeException)
-REMEDY = (
-    "name the function or method that does it as a point, so that it stays one node that runs at every step, "
-    "or use backend='eager'"
-)
+from fxkd.capture.trace import REMEDY, MustOpen, trace
+from fxkd.errors import CaptureError
+from fxkd.points import original
 
 
 def capture(
@@ -62,77 +51,30 @@ def capture(
         PointError: A point is not in the model or the program.
 
     >>> captured = capture(nn.Sequential(nn.Linear(4, 2), nn.ReLU()), Inputs((torch.zeros(3, 4),)))
-    >>> [str(node.target) for node in captured.graph.nodes]
-    ['input', 'model.0', 'model.1', 'output']
+    >>> [node.name for node in captured.graph.nodes]
+    ['input_1', 'guard_shape', 'model_0', 'model_1', 'output']
     """
     layout = layout or Layout.of(inputs, model)
-    plan = _Plan.of(model, inputs, layout, name, tuple(dict.fromkeys(points)), frozenset(whole), grad)
+    plan = Plan.of(model, inputs, layout, name, tuple(dict.fromkeys(points)), frozenset(whole), grad)
     with patcher.lock, torch.compiler.set_stance("force_eager"):
         functions, opened = _discovered(plan)
-        for _ in range(len(plan.paths) + 1):
-            try:
-                return _recorded(plan, functions, opened)
-            except _MustOpen as found:
-                opened |= found.modules
-    raise CaptureError("the points cannot be reached although every module is opened; use backend='eager'")
+        tape = _recorded(plan, functions, opened, steady=True)
+        _refuse_frozen_draws(plan, opened, tape)
+        frozen = _frozen_sizes(plan, opened, tape)
+    tidy(tape.graph)
+    pin(tape.graph, frozen)
+    flags = tuple((module, module.training) for module in model.modules() if id(module) in opened)
+    return Captured(name=name, graph=tape.graph, constants=tape.constants, flags=flags, notes=tuple(tape.notes))
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What is captured, resolved."""
-
-    model: nn.Module
-    inputs: Inputs
-    layout: Layout
-    name: str
-    points: tuple[PointName, ...]
-    whole: frozenset[PointName]
-    grad: bool
-    paths: dict[int, str]
-    modules: dict[int, tuple[PointName, ...]]
-    places: dict[str, tuple[Place, tuple[PointName, ...]]]
-
-    @classmethod
-    def of(
-        cls,
-        model: nn.Module,
-        inputs: Inputs,
-        layout: Layout,
-        name: str,
-        points: tuple[PointName, ...],
-        whole: frozenset[PointName],
-        grad: bool,
-    ) -> "_Plan":
-        paths = {id(module): path for path, module in model.named_modules()}
-        modules: dict[int, tuple[PointName, ...]] = {}
-        places: dict[str, tuple[Place, tuple[PointName, ...]]] = {}
-        for point in points:
-            if point.kind.startswith("Module"):
-                key = id(find_module(model, point.path))
-                modules[key] = (*modules.get(key, ()), point)
-            elif point.kind == "Parameter":
-                find_parameter(model, point.path)
-            else:
-                find = find_function if point.kind.startswith("Function") else find_method
-                place, named = places.get(point.path, (find(point.path), ()))
-                places[point.path] = place, (*named, point)
-        return cls(model, inputs, layout, name, points, whole, grad, paths, modules, places)
-
-
-class _MustOpen(Exception):
-    """A point lies inside modules that were taken for leaves."""
-
-    def __init__(self, modules: set[int]) -> None:
-        super().__init__()
-        self.modules = modules
-
-
-def _discovered(plan: _Plan) -> tuple[list[Named], set[int]]:
+def _discovered(plan: Plan, *, other_draws: bool = False) -> tuple[list[Named], set[int]]:
     """Say how each named function is kept, and which modules must be opened."""
-    opened = {id(plan.model)} | _ancestors(plan)
+    opened = {id(plan.model)} | plan.ancestors()
     found = Discovery()
     if plan.places:
         with preserved(plan.model, values=True):
+            if other_draws:
+                shift_drawn_state()
             places = [place for place, _ in plan.places.values()]
             found = discover(plan.model, plan.inputs, places, plan.modules.keys())
     functions = []
@@ -145,77 +87,74 @@ def _discovered(plan: _Plan) -> tuple[list[Named], set[int]]:
     return functions, opened | (found.opened & plan.paths.keys())
 
 
-def _ancestors(plan: _Plan) -> set[int]:
-    """Give the modules on the way to each module point, by every name that leads there."""
-    found: set[int] = set()
-    for path, module in plan.model.named_modules(remove_duplicate=False):
-        if id(module) in plan.modules and path:
-            names = path.split(".")
-            found.update(id(plan.model.get_submodule(".".join(names[:depth]))) for depth in range(len(names)))
-    return found
-
-
-def _recorded(plan: _Plan, functions: list[Named], opened: set[int]) -> Captured:
-    """Record one run in which the modules ``opened`` are seen through."""
-    with preserved(plan.model, values=False):
-        start = drawn_state()
-        tape, calls = _trace(plan, functions, opened)
-        drew = drawn_state() != start
-    if calls.must_open - opened:
-        raise _MustOpen(calls.must_open & plan.paths.keys())
-    if drew:
+def _recorded(plan: Plan, functions: list[Named], opened: set[int], *, steady: bool = False) -> Tape:
+    """Record until nothing more must be opened; ``opened`` grows. ``steady`` checks that the next call is the same."""
+    for _ in range(len(plan.paths) + 1):
         with preserved(plan.model, values=False):
-            line = drawing_line(lambda: _trace(plan, functions, opened))
+            start = drawn_state()
+            try:
+                tape = trace(plan, functions, opened)
+            except MustOpen as found:
+                opened |= found.modules
+                continue
+            if drawn_state() != start:
+                _refuse_draw(plan, functions, opened)
+            if steady:
+                _refuse_unsteady(plan, functions, opened, tape)
+            return tape
+    raise CaptureError("the points cannot be reached although every module is opened; use backend='eager'")
+
+
+def _refuse_unsteady(plan: Plan, functions: list[Named], opened: set[int], tape: Tape) -> None:
+    """Run once more on what the first run left behind: the next step must be the same program."""
+    again = trace(plan, functions, opened, tape.mode)
+    names = ", ".join(map(repr, tape.written))
+    if not same_program(tape.graph, again.graph, tape.constants, again.constants):
+        what = f"reads and changes {names}" if names else "does something else at the second call than at the first"
+        raise CaptureError(f"{plan.name}: the forward {what}; {WRITTEN}")
+    if names:
+        tape.notes.append(f"the forward changes {names}, on which nothing in the graph depends; the graph does not")
+
+
+def _refuse_draw(plan: Plan, functions: list[Named], opened: set[int]) -> None:
+    with preserved(plan.model, values=False):
+        line = drawing_line(lambda: trace(plan, functions, opened))
+    raise CaptureError(
+        f"{plan.name}: what Python's or numpy's generator gives at {line} would be the same at every step; {REMEDY}"
+    )
+
+
+def _refuse_frozen_draws(plan: Plan, opened: set[int], tape: Tape) -> None:
+    """Check that the graph does not depend on what named functions happened to give."""
+    if not plan.places:
+        return
+    functions, _ = _discovered(plan, other_draws=True)
+    other = _recorded(plan, functions, set(opened))
+    if not same_program(tape.graph, other.graph, tape.constants, other.constants):
         raise CaptureError(
-            f"{plan.name}: what Python's or numpy's generator gives at {line} would be the same at every step; {REMEDY}"
+            f"{plan.name}: Python code works on what a named function gives ({', '.join(map(repr, plan.places))}) in a "
+            "way that a graph cannot follow, so that it would be the same at every step: name the function that does "
+            "this work too, or use backend='eager'"
         )
-    tidy(tape.graph)
-    flags = tuple((module, module.training) for module in plan.model.modules() if id(module) in opened)
-    return Captured(name=plan.name, graph=tape.graph, constants=tape.constants, flags=flags, notes=tuple(tape.notes))
 
 
-def _trace(plan: _Plan, functions: list[Named], opened: set[int]) -> tuple[Tape, Calls]:
-    """Run the model on fake tensors and write down what it does."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    _, tensors, _ = split(plan.inputs.args, plan.inputs.kwargs)
-    fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in tensors]
-    with ExitStack() as stack:
-        twins = stack.enter_context(fake_twins(plan.model, mode))
-        tape = Tape(plan.name, twins, plan.paths)
-        calls = Calls(tape, plan.paths, opened, plan.modules, mode)
-        for name, fake in zip(plan.layout.names, fakes, strict=True):
-            tape.placeholder(name, fake)
-        given = plan.layout.fill(fakes)
-        stack.enter_context(torch.set_grad_enabled(plan.grad))
-        stack.enter_context(mode)
-        stack.enter_context(recorded_calls(calls, functions))
-        stack.enter_context(recorded_regions(tape))
-        stack.enter_context(patched(builtins, "range", lambda original: PinningRange))
-        stack.enter_context(Recording(tape))
-        tape.listening = True
-        value = _run(plan, given)
-        for point in plan.points:
-            if point.kind == "Parameter":
-                tape.mark(find_parameter(plan.model, point.path), PointCall(point, 0))
-        tape.graph.output(tape.argument(value)).meta["val"] = value
-        tape.listening = False
-    return tape, calls
+def _frozen_sizes(plan: Plan, opened: set[int], tape: Tape) -> list[tuple[str, int]]:
+    """List the sizes of inputs, by name and dimension, for which the graph holds only as they are."""
+    classes = size_classes(plan.layout.names, split(plan.inputs.args, plan.inputs.kwargs)[1])
+    with quiet_log():
+        return [place for places in classes if _is_frozen(plan, opened, tape, places) for place in places]
 
 
-def _run(plan: _Plan, given: Inputs) -> Any:
-    """Run the model; say of every failure where it happened and what to do."""
-    try:
-        return plan.model(*given.args, **given.kwargs)
-    except LeakedTensor as leak:
-        raise _MustOpen({id(plan.model.get_submodule(leak.leaf))}) from leak
-    except FxkdError:
-        raise
-    except DATA_DEPENDENT as error:
-        raise CaptureError(
-            f"{plan.name}: the value of a tensor decides what is run at {raising_line(error)}; {REMEDY}"
-        ) from error
-    except Exception as error:
-        raise CaptureError(
-            f"{plan.name}: {type(error).__name__} at {raising_line(error)} while it ran on tensors without values: "
-            f"{error}. If it runs on real tensors, {REMEDY}"
-        ) from error
+def _is_frozen(plan: Plan, opened: set[int], tape: Tape, places: list[tuple[str, int]]) -> bool:
+    """Tell whether the graph is another one, or none, where the inputs are larger in ``places``."""
+    names, tensors = plan.layout.names, split(plan.inputs.args, plan.inputs.kwargs)[1]
+    size = tensors[names.index(places[0][0])].shape[places[0][1]]
+    for other_size in larger_sizes(size) if size else ():
+        larger = replace(plan, inputs=plan.layout.fill(grown(names, tensors, places, other_size)))
+        try:
+            functions, _ = _discovered(larger)
+            other = _recorded(larger, functions, set(opened))
+        except Exception:  # noqa: BLE001 (whatever it is: the model does not take this size)
+            continue
+        return not same_program(tape.graph, other.graph, tape.constants, other.constants)
+    return True

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from fxkd.capture.captured import PointCall, bundle
 from fxkd.capture.lines import current_line
@@ -61,16 +62,21 @@ class Tape:
         name: First part of every target.
         attributes: The model's tensors (as seen in the run) and their places.
         modules: The model's modules and their places.
+        mode: The mode whose tensors stand for real ones.
     """
 
-    def __init__(self, name: str, attributes: dict[int, tuple[Tensor, str]], modules: dict[int, str]) -> None:
+    def __init__(
+        self, name: str, attributes: dict[int, tuple[Tensor, str]], modules: dict[int, str], mode: FakeTensorMode
+    ) -> None:
         self.name = name
+        self.mode = mode
         self.graph = fx.Graph()
         self.attributes = attributes
         self.modules = modules
         self.constants = nn.Module()
         self.listening = False
         self.notes: list[str] = []
+        self.written: list[str] = []
         self.made_in_leaf: dict[int, tuple[Tensor, str]] = {}
         self._nodes: dict[int, tuple[Any, fx.Node]] = {}
         self._decided: set[tuple[Any, ...]] = set()
@@ -156,7 +162,7 @@ class Tape:
             return self._attribute(value, self.attributes[id(value)][1])
         if id(value) in self.made_in_leaf:
             raise LeakedTensor(self.made_in_leaf[id(value)][1])
-        if isinstance(value, torch._subclasses.FakeTensor):
+        if isinstance(value, FakeTensor):
             raise CaptureError(
                 f"a tensor of shape {tuple(value.shape)} used at {current_line()} was made by code that torch "
                 "functions do not show; name the function that makes it as a point, or use backend='eager'"

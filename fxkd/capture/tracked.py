@@ -8,6 +8,8 @@ from torch import fx
 
 SYMBOLS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 CONVERSIONS = [f"__{name}__" for name in ("abs", "pos", "int", "float", "round", "trunc", "floor", "ceil", "divmod")]
+BITS = ["__index__", "__invert__", "bit_length"]
+BITS += [f"__{side}{name}__" for name in ("and", "or", "xor", "lshift", "rshift") for side in ("", "r")]
 NEGATED = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 
 
@@ -54,10 +56,11 @@ class Tracked:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self.plain), (self.plain,)
 
-    def __deepcopy__(self, memo: object) -> Any:
+    def __copy__(self) -> Any:
         return self.plain
 
-    __copy__ = __deepcopy__
+    def __deepcopy__(self, memo: object) -> Any:
+        return self.plain
 
     def pin(self) -> Any:
         """Guard that the number stays what it is, and give it without its node."""
@@ -163,9 +166,8 @@ def _equip(cls: type) -> None:
         setattr(cls, f"__{name}__", _comparison(name))
     for name in (*CONVERSIONS, "__rdivmod__"):
         setattr(cls, name, _conversion(name))
-    for name in ("__index__", "__and__", "__or__", "__xor__", "__lshift__", "__rshift__", "__invert__"):
-        if issubclass(cls, int):
-            setattr(cls, name, _conversion(name))
+    for name in BITS if issubclass(cls, int) else ("is_integer",):
+        setattr(cls, name, _conversion(name))
     setattr(cls, "__bool__", _truth)  # noqa: B010
     setattr(cls, "__neg__", _negative)  # noqa: B010
 

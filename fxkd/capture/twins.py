@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 
 @contextmanager
@@ -19,7 +19,8 @@ def fake_twins(model: nn.Module, mode: FakeTensorMode) -> Iterator[dict[int, tup
         for holder in (module._parameters, module._buffers, module.__dict__):
             for key, value in list(holder.items()):
                 if isinstance(value, Tensor):
-                    twin = mode.from_tensor(value, static_shapes=True)
+                    is_fake = isinstance(value, FakeTensor)  # an earlier run of the same capture left it
+                    twin = value if is_fake else mode.from_tensor(value, static_shapes=True)
                     swapped.append((holder, key, value))
                     holder[key] = twin
                     places.setdefault(id(twin), (twin, f"{prefix}.{key}" if prefix else key))

@@ -1,0 +1,76 @@
+"""What is to be captured, with every name in it resolved."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from fxkd.capture.captured import PointName
+from fxkd.capture.inputs import Inputs, Layout
+from fxkd.capture.preserve import Caches
+from fxkd.points import Place, find_function, find_method, find_module, find_parameter
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A capture as it was asked for, resolved.
+
+    Args:
+        model: What is run.
+        inputs: What it is run on.
+        layout: The form of that call.
+        name: The first part of every target.
+        points: What must be found again.
+        whole: The points that stay one node.
+        grad: Whether the graph runs with gradients.
+        paths: Where each module hangs, by identity.
+        modules: The points on each module, by identity.
+        places: The points on each function and method, by path.
+        caches: What must be emptied after each run.
+    """
+
+    model: nn.Module
+    inputs: Inputs
+    layout: Layout
+    name: str
+    points: tuple[PointName, ...]
+    whole: frozenset[PointName]
+    grad: bool
+    paths: dict[int, str]
+    modules: dict[int, tuple[PointName, ...]]
+    places: dict[str, tuple[Place, tuple[PointName, ...]]]
+    caches: Caches
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        inputs: Inputs,
+        layout: Layout,
+        name: str,
+        points: tuple[PointName, ...],
+        whole: frozenset[PointName],
+        grad: bool,
+    ) -> "Plan":
+        paths = {id(module): path for path, module in model.named_modules()}
+        modules: dict[int, tuple[PointName, ...]] = {}
+        places: dict[str, tuple[Place, tuple[PointName, ...]]] = {}
+        for point in points:
+            if point.kind.startswith("Module"):
+                key = id(find_module(model, point.path))
+                modules[key] = (*modules.get(key, ()), point)
+            elif point.kind == "Parameter":
+                find_parameter(model, point.path)
+            else:
+                find = find_function if point.kind.startswith("Function") else find_method
+                place, named = places.get(point.path, (find(point.path), ()))
+                places[point.path] = place, (*named, point)
+        return cls(model, inputs, layout, name, points, whole, grad, paths, modules, places, Caches())
+
+    def ancestors(self) -> set[int]:
+        """Give the modules on the way to each module point, by every name that leads there."""
+        found: set[int] = set()
+        for path, module in self.model.named_modules(remove_duplicate=False):
+            if id(module) in self.modules and path:
+                names = path.split(".")
+                found.update(id(self.model.get_submodule(".".join(names[:depth]))) for depth in range(len(names)))
+        return found

@@ -1,0 +1,125 @@
+"""Find sizes that Python code looked at behind the recording's back, by recording again with other sizes.
+
+A list indexed by a size, a size in a dict key or in ``math.log``: the interpreter reads the number and asks nobody. But
+then the graph of another size is another graph.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxkd.capture.tape import guard
+from fxkd.errors import GuardError
+
+LARGE = 8
+
+
+def size_classes(names: tuple[str, ...], tensors: list[Tensor]) -> list[list[tuple[str, int]]]:
+    """Group the sizes of the inputs that stand for one thing: the batch, a length, the sides of an image."""
+    groups: dict[tuple[bool, int], list[tuple[str, int]]] = {}
+    for name, tensor in zip(names, tensors, strict=True):
+        for dim, size in enumerate(tensor.shape):
+            groups.setdefault((dim == 0, size), []).append((name, dim))
+    return list(groups.values())
+
+
+@contextmanager
+def quiet_log() -> Iterator[None]:
+    """Let torch not report that a model does not take a size: that is what is being asked."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def larger_sizes(size: int) -> tuple[int, ...]:
+    """Give the sizes to try in place of ``size``: an odd one, and one that what divides ``size`` divides too."""
+    return (size + 1, 2 * size) if size > LARGE else (2 * size + 1, 2 * size)
+
+
+def grown(names: tuple[str, ...], tensors: list[Tensor], places: list[tuple[str, int]], size: int) -> list[Tensor]:
+    """Give the tensors another size in the given dimensions; their values are repeated, never invented."""
+    larger = []
+    for name, tensor in zip(names, tensors, strict=True):
+        for dim in [dim for owner, dim in places if owner == name]:
+            rows = torch.arange(size, device=tensor.device) % tensor.shape[dim]
+            tensor = tensor.detach().index_select(dim, rows)
+        larger.append(tensor)
+    return larger
+
+
+def guard_shape(tensor: Tensor, sizes: tuple[int | None, ...]) -> None:
+    """Stop unless ``tensor`` has the sizes that are given; None is free."""
+    for dim, size in enumerate(sizes):
+        if size is not None and tensor.shape[dim] != size:
+            raise GuardError(
+                f"the graph holds only while size {dim} of an input is {size}, not {tensor.shape[dim]}: the model "
+                "takes no other, or Python code reads it; call the distiller once outside of torch.compile with such "
+                "inputs, so that they are captured too"
+            )
+
+
+def pin(graph: fx.Graph, places: list[tuple[str, int]]) -> None:
+    """Guard sizes of inputs at the top of ``graph``."""
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    for node in placeholders:
+        shape = node.meta["val"].shape
+        sizes = tuple(size if (str(node.target), dim) in places else None for dim, size in enumerate(shape))
+        if any(size is not None for size in sizes):
+            with graph.inserting_after(placeholders[-1]):
+                graph.call_function(guard_shape, (node, sizes))
+
+
+def same_program(one: fx.Graph, other: fx.Graph, held: nn.Module, other_held: nn.Module) -> bool:
+    """Tell whether two recordings wrote the same program, as far as no guard tells them apart."""
+    numbers: dict[fx.Node, int] = {}
+    for index, (left, right) in enumerate(zip(one.nodes, other.nodes, strict=False)):
+        numbers[left] = numbers[right] = index
+        if left.target is guard and right.target is guard and left.args[1:3] != right.args[1:3]:
+            return numbers[left.args[0]] == numbers[right.args[0]]
+        if (left.op, left.target) != (right.op, right.target):
+            return False
+        if left.op == "get_attr" and not _same_constant(str(left.target), held, other_held):
+            return False
+        if not _same_arguments((left.args, left.kwargs), (right.args, right.kwargs), numbers):
+            return False
+    return len(one.nodes) == len(other.nodes)
+
+
+def _same_constant(target: str, held: nn.Module, other_held: nn.Module) -> bool:
+    key = target.rpartition(".")[2]
+    one, other = getattr(held, key, None), getattr(other_held, key, None)
+    return one is other
+
+
+def _same_arguments(one: Any, other: Any, numbers: dict[fx.Node, int]) -> bool:
+    left, right = list(_flat(one)), list(_flat(other))
+    return len(left) == len(right) and all(_same(a, b, numbers) for a, b in zip(left, right, strict=True))
+
+
+def _same(one: Any, other: Any, numbers: dict[fx.Node, int]) -> bool:
+    if isinstance(one, fx.Node) and isinstance(other, fx.Node):
+        return numbers[one] == numbers[other]
+    return type(one) is type(other) and bool(one == other)
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """Yield the leaves of an argument, and the kinds and keys of what holds them."""
+    if isinstance(value, (tuple, list)):
+        yield len(value)
+        for item in value:
+            yield from _flat(item)
+    elif isinstance(value, dict):
+        yield tuple(value)
+        for item in value.values():
+            yield from _flat(item)
+    elif isinstance(value, slice):
+        yield from (_item for part in (value.start, value.stop, value.step) for _item in _flat(part))
+    else:
+        yield value

@@ -1,0 +1,108 @@
+"""One recording: the model runs on fake tensors, with everything in place that writes down what it does."""
+
+import builtins
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+
+from fxkd.capture.attributes import Attributes
+from fxkd.capture.calls import Calls, Named, recorded_calls
+from fxkd.capture.captured import PointCall
+from fxkd.capture.inputs import Inputs, split
+from fxkd.capture.lines import raising_line
+from fxkd.capture.plan import Plan
+from fxkd.capture.recording import Recording
+from fxkd.capture.regions import recorded_regions
+from fxkd.capture.tape import LeakedTensor, Tape
+from fxkd.capture.tracked import PinningRange
+from fxkd.capture.twins import fake_twins
+from fxkd.errors import CaptureError, FxkdError
+from fxkd.patcher import patched
+from fxkd.points import find_parameter
+
+DATA_DEPENDENT = (DataDependentOutputException, DynamicOutputShapeException)
+REMEDY = (
+    "name the function or method that does it as a point, so that it stays one node that runs at every step, "
+    "or use backend='eager'"
+)
+
+
+class MustOpen(Exception):
+    """A point, or a tensor that gets out by a side way, lies inside modules that were taken for leaves."""
+
+    def __init__(self, modules: set[int]) -> None:
+        super().__init__()
+        self.modules = modules
+
+
+def trace(plan: Plan, functions: list[Named], opened: set[int], mode: FakeTensorMode | None = None) -> Tape:
+    """Run the model and write down what it does; the caller puts its state back.
+
+    ``mode`` is that of the run before, if the model still holds what that left behind.
+
+    Raises:
+        MustOpen: More modules must be opened.
+        CaptureError: The model does what a graph cannot hold.
+    """
+    is_first, mode = mode is None, mode or FakeTensorMode(allow_non_fake_inputs=True)
+    with ExitStack() as stack:
+        stack.callback(plan.caches.empty_filled)
+        twins = stack.enter_context(fake_twins(plan.model, mode))
+        tape = Tape(plan.name, twins, plan.paths, mode)
+        calls = Calls(tape, plan.paths, opened, plan.modules)
+        fakes = _placeholders(plan, tape, mode)
+        given = plan.layout.fill(fakes)
+        attributes = Attributes.of(plan.model, opened)
+        stack.enter_context(torch.set_grad_enabled(plan.grad))
+        stack.enter_context(mode)
+        stack.enter_context(recorded_calls(calls, functions))
+        stack.enter_context(recorded_regions(tape))
+        stack.enter_context(patched(builtins, "range", lambda original: PinningRange))
+        stack.enter_context(Recording(tape))
+        tape.listening = True
+        value = _run(plan, given)
+        for point in plan.points:
+            if point.kind == "Parameter":
+                tape.mark(find_parameter(plan.model, point.path), PointCall(point, 0))
+        tape.graph.output(tape.argument(value)).meta["val"] = value
+        tape.listening = False
+        tape.written = attributes.changed(plan.paths) if is_first else []
+    if calls.must_open - opened:
+        raise MustOpen(calls.must_open & plan.paths.keys())
+    return tape
+
+
+def _placeholders(plan: Plan, tape: Tape, mode: FakeTensorMode) -> list[Tensor]:
+    """Make a fake of each input, each its own even where the same tensor is given twice."""
+    fakes: list[Tensor] = []
+    _, tensors, _ = split(plan.inputs.args, plan.inputs.kwargs)
+    for name, tensor in zip(plan.layout.names, tensors, strict=True):
+        fake: Tensor = mode.from_tensor(tensor, static_shapes=True)
+        if tape.node_of(fake) is not None or id(fake) in tape.attributes:
+            with mode:
+                fake = torch.empty_strided(fake.shape, fake.stride(), dtype=fake.dtype, device=fake.device)
+        tape.placeholder(name, fake)
+        fakes.append(fake)
+    return fakes
+
+
+def _run(plan: Plan, given: Inputs) -> Any:
+    """Run the model; say of every failure where it happened and what to do."""
+    try:
+        return plan.model(*given.args, **given.kwargs)
+    except LeakedTensor as leak:
+        raise MustOpen({id(plan.model.get_submodule(leak.leaf))}) from leak
+    except FxkdError:
+        raise
+    except DATA_DEPENDENT as error:
+        raise CaptureError(
+            f"{plan.name}: the value of a tensor decides what is run at {raising_line(error)}; {REMEDY}"
+        ) from error
+    except Exception as error:
+        raise CaptureError(
+            f"{plan.name}: {type(error).__name__} at {raising_line(error)} while it ran on tensors without values: "
+            f"{error}. If it runs on real tensors, {REMEDY}"
+        ) from error
