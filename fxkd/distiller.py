@@ -103,7 +103,9 @@ class Distiller(nn.Module):
         self.backend, self.compile_options = backend, compile_options(compile, student)
         self._beside = {"teacher": teacher}  # in a dict, so that torch does not take the teacher for a part
         self._running: GraphBackend | EagerBackend | None = None
-        self.train(student.training)
+        for part in (self.connectors, self.losses):
+            part.train(student.training)
+        self.training = student.training  # the student's own flags stay as they are, frozen parts included
 
     @property
     def teachers(self) -> dict[str, nn.Module]:
@@ -227,7 +229,10 @@ def build_student_loss(given: StudentLoss | str | bool) -> nn.Module | None:
     cls = getattr(nn, given.type, None) if given.scope == "torch.nn" else registry.losses.get(given.type)
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise SpecError([f"student_loss.type: torch.nn has no loss {given.type!r}"])
-    return cls(**given.options)
+    try:
+        return cls(**given.options)
+    except TypeError as error:
+        raise SpecError([f"student_loss: {error}"]) from None
 
 
 @contextmanager

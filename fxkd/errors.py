@@ -48,7 +48,8 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     >>> did_you_mean("layer2.1.con", ["layer2.1.conv", "fc"])
     " Did you mean 'layer2.1.conv'?"
     """
-    near = get_close_matches(given, list(known), n=3)
+    names = {str(name).lower(): str(name) for name in known}
+    near = [names[match] for match in get_close_matches(given.lower(), names, n=3)]
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

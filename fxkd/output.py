@@ -31,8 +31,10 @@ class DistillOutput(dict[str, Any]):
         if name in self:
             return self[name]
         output = self.get("output")
-        if name == "logits" and output is not None:
-            return output["logits"] if isinstance(output, dict) else output.logits
+        if name == "logits" and isinstance(output, dict) and name in output:
+            return output[name]
+        if name == "logits" and hasattr(output, name):
+            return output.logits  # type: ignore[union-attr]
         raise AttributeError(f"a DistillOutput has {', '.join(map(repr, self))}, no {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -39,7 +39,7 @@ FUNCTIONS: dict[Any, str] = {
     _enter_autocast: "mode",
     _exit_autocast: "mode",
 }
-GUARDS = ("fxkd.capture.tape.guard", "fxkd.capture.probe.guard")
+GUARDS = ("fxkd.capture.tape.guard", "fxkd.capture.probe.guard_shape")
 HOLDERS = {"connectors", "losses"}
 MOST_SHAPES = 3
 
@@ -54,6 +54,7 @@ def describe(
         nodes: Those to describe, with the edges into them; by default all.
         pruned: Whether they are about to be removed.
 
+    >>> from torch import nn
     >>> network = describe(fx.symbolic_trace(nn.Sequential(nn.Linear(2, 1))))
     >>> network.nodes["_0"]["kind"], network.nodes["_0"]["class"], list(network.edges(data="argument"))
     ('module', 'Linear', [('input_1', '_0', '0'), ('_0', 'output', '0')])

@@ -10,9 +10,11 @@ from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from torch.autograd.grad_mode import _enter_inference_mode, _exit_inference_mode
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
+from fxkd.capture.probe import guard_shape
 from fxkd.capture.tape import guard
 from fxkd.passes.describe import describe
 
+GUARDS = (guard, guard_shape)
 MODES = (
     torch._C._set_grad_enabled,
     _enter_autocast,
@@ -95,10 +97,10 @@ def _always_needed(node: fx.Node, stateful: str | None, state: frozenset[int]) -
 def _is_felt(node: fx.Node, needed: set[fx.Node], order: dict[fx.Node, int]) -> bool:
     """Tell whether a node that gives nothing still matters to a needed node after it."""
     written: frozenset[int] = node.meta.get("mutates", frozenset())
-    if not written and node.target is not guard:
+    if not written and node.target not in GUARDS:
         return False
     later = (other for other in needed if order[other] > order[node])
-    if node.target is guard:
+    if node.target in GUARDS:
         return any(other.meta.get("side") == node.meta.get("side") for other in later)
     return any(written & _touched(other) for other in later)
 

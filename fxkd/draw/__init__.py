@@ -30,6 +30,7 @@ def draw(source: nn.Module, path: str | Path | None = None, *, example_inputs: A
         DrawError: The suffix is unknown, or no program is there that writes such a file.
         CaptureError: There is no graph yet, or the model cannot be one.
 
+    >>> import torch
     >>> graph = draw(nn.Sequential(nn.Linear(4, 2), nn.ReLU()), example_inputs=torch.zeros(3, 4))
     >>> "Linear · 3×2" in graph.source
     True

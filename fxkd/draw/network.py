@@ -36,13 +36,14 @@ def to_networkx(source: nn.Module, *, example_inputs: Any = None) -> "nx.MultiDi
     Raises:
         CaptureError: There is no graph yet, or the model cannot be one.
 
+    >>> import torch
     >>> network = to_networkx(nn.Sequential(nn.Linear(4, 2), nn.ReLU()), example_inputs=torch.zeros(3, 4))
-    >>> [(data["label"], data["class"], data["shape"]) for _, data in network.nodes(data=True)][1:3]
+    >>> [(data["label"], data["class"], data["shape"]) for _, data in network.nodes(data=True) if data["class"]]
     [('0', 'Linear', '(3, 2)'), ('1', 'ReLU', '(3, 2)')]
     """
     graph_module = graph_of(source, example_inputs)
     kept, pruned = describe(graph_module), graph_module.meta.get("pruned", nx.MultiDiGraph())
-    network = nx.MultiDiGraph(nx.compose(kept, pruned))
+    network: nx.MultiDiGraph[str] = nx.MultiDiGraph(nx.compose(kept, pruned))
     gone = [name for name in pruned if name not in kept and "kind" not in pruned.nodes[name]]  # a later pass took them
     network.remove_nodes_from(gone)
     sides = dict.fromkeys(data["side"] for _, data in network.nodes(data=True))

@@ -21,6 +21,8 @@ def expand_pairs(source: Mapping[str, Any], problems: Problems) -> dict[str, Any
     if not isinstance(pairs, list):
         problems.add("pairs", f"is a {type(pairs).__name__}; give a list of pairs")
         return spec
+    if not all(isinstance(spec.get(section) or {}, Mapping) for section in SECTIONS):
+        return spec  # said where the sections are read
     for section in SECTIONS if pairs else ():
         spec[section] = dict(spec.get(section) or {})
     for index, pair in enumerate(pairs):
@@ -39,6 +41,9 @@ def _expand(spec: dict[str, Any], pair: Any, where: str, problems: Problems) -> 
     for key in ("student", "teacher", "loss"):
         if key not in pair:
             problems.add(where, f"needs the key {key!r}")
+    if not isinstance(pair.get("args", {}), Mapping):
+        what = type(pair["args"]).__name__
+        problems.add(f"{where}.args", f"is a {what}; give a mapping from arguments to references")
     arguments = _arguments(pair.get("loss"), f"{where}.loss", problems)
     if len(problems.found) > before or arguments is None:
         return

@@ -95,6 +95,8 @@ def _read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError([f"the spec {str(path)!r} cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        raise SpecError([f"the spec {str(path)!r} is not text: {error}"]) from None
     except yaml.YAMLError as error:
         raise SpecError([f"the spec {str(path)!r} is not YAML: {error}"]) from None
 
@@ -139,7 +141,7 @@ def _read(given: Mapping[str, Any], problems: Problems) -> Spec:
         loss_forward_mappings=mappings,
         inputs=_inputs(given.get("inputs", ()), problems),
         student_loss=_student_loss(given.get("student_loss", "auto"), problems),
-        return_output=bool(given.get("return_output", True)),
+        return_output=_flag(given.get("return_output", True), problems),
     )
 
 
@@ -167,10 +169,16 @@ def _check_name(name: Any, where: str, problems: Problems) -> None:
 
 
 def _inputs(value: Any, problems: Problems) -> tuple[str, ...]:
-    if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         problems.add("inputs", f"is {value!r}; give a list of argument names")
         return ()
     return tuple(value)
+
+
+def _flag(value: Any, problems: Problems) -> bool:
+    if not isinstance(value, bool):
+        problems.add("return_output", f"is {value!r}; give true or false")
+    return bool(value)
 
 
 def _student_loss(value: Any, problems: Problems) -> StudentLoss | str | bool:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -88,9 +89,10 @@ def read_entry(kind: type[Entry], given: Any, where: str, problems: Problems) ->
         problems.add(where, f"needs the key {name!r}")
     if unknown or missing:
         return None
-    wrong = [name for name, value in given.items() if not _fits(value, str(known[name].type))]
+    types = get_type_hints(kind)
+    wrong = [name for name, value in given.items() if not _fits(value, types[name])]
     for name in wrong:
-        problems.add(f"{where}.{name}", f"is {given[name]!r}; it must be of type {known[name].type}")
+        problems.add(f"{where}.{name}", f"is {given[name]!r}; it must be {_described(types[name])}")
     return None if wrong else kind(**given)
 
 
@@ -98,13 +100,20 @@ def _names(kind: type) -> str:
     return ", ".join(repr(field.name) for field in fields(kind))
 
 
-def _fits(value: Any, annotation: str) -> bool:
-    """Tell whether ``value`` is of one of the plain types that ``annotation`` names."""
+def _fits(value: Any, annotation: Any) -> bool:
+    """Tell whether ``value`` is of one of the plain types of ``annotation``; True and False are no numbers."""
+    kinds = [get_origin(kind) or kind for kind in get_args(annotation) or (annotation,)]
+    if get_origin(annotation) is Mapping or annotation is Any:
+        kinds = [get_origin(annotation) or object]
     if isinstance(value, bool):
-        return "bool" in annotation
-    plain = {"str": str, "int": int, "float": (int, float), "None": type(None)}
-    names = [name.strip() for name in annotation.split("|")]
-    return any(name not in plain or isinstance(value, plain[name]) for name in names if name != "bool")  # type: ignore[arg-type]
+        return bool in kinds or object in kinds
+    return isinstance(value, tuple(kinds)) or (float in kinds and isinstance(value, int))
+
+
+def _described(annotation: Any) -> str:
+    kinds = get_args(annotation) if get_origin(annotation) is not Mapping else ()
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "nothing"}
+    return " or ".join(names.get(kind, "a mapping") for kind in kinds or (annotation,))
 
 
 def read_recorder(given: Any, where: str, problems: Problems) -> Recorder | None:
@@ -157,7 +166,12 @@ def read_student_loss(given: Any, where: str, problems: Problems) -> StudentLoss
         return None
     own = {key: value for key, value in given.items() if key in ("type", "args", "scope", "weight")}
     options = {key: value for key, value in given.items() if key not in own}
-    return read_entry(StudentLoss, own | {"options": options}, where, problems)
+    loss = read_entry(StudentLoss, own | {"options": options}, where, problems)
+    for name, value in loss.args.items() if loss is not None else ():
+        is_input = isinstance(value, Mapping) and list(value) == ["from_input"]
+        if value != "from_output" and not is_input:
+            problems.add(f"{where}.args.{name}", f"is {value!r}; give 'from_output' or {{'from_input': name}}")
+    return loss
 
 
 def _unknown_type(given: str, what: str, known: Sequence[str]) -> str:

@@ -272,7 +272,7 @@ class Quantized(nn.Module):
 def test_a_custom_backward_is_kept(points: list[PointName]) -> None:
     model = Quantized()
     graph_module = assert_replays(model, (batch(2),), (batch(5),), points=points)
-    assert targets(graph_module).count("apply") == 3
+    assert sum(name in ("Straight", "Reverse") for name in targets(graph_module)) == 3
     assert model.fc.weight.grad is not None
     assert bool(model.fc.weight.grad.abs().sum() > 0)
 

@@ -140,7 +140,9 @@ def test_a_named_draw_is_made_at_every_step(name: str) -> None:
 
 def test_a_drawn_array_is_not_frozen() -> None:
     model = Model(lambda model, h: h + torch.from_numpy(model.draw.array(4)))
-    with pytest.raises(CaptureError, match=r"used at .*test_discover\.py:\d+ .*name the function that makes it as a point"):
+    with pytest.raises(
+        CaptureError, match=r"used at .*test_discover\.py:\d+ .*name the function that makes it as a point"
+    ):
         captured(model, batch(2), points=[method("array")])
 
 

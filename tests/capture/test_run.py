@@ -1,6 +1,5 @@
 """What cannot be a graph is refused, with the line and the remedy."""
 
-import copy
 import random
 import re
 from collections.abc import Callable
@@ -160,7 +159,12 @@ def as_index(h: Tensor) -> Tensor:
     return h * [1.0, 2.0][int(h.argmax()) % 2]
 
 
-DATA = {branch: r"if h\.sum\(\) > 0", item: r"h\.max\(\)\.item\(\)", listed: r"tolist", as_index: r"int\(h\.argmax\(\)\)"}
+DATA = {
+    branch: r"if h\.sum\(\) > 0",
+    item: r"h\.max\(\)\.item\(\)",
+    listed: r"tolist",
+    as_index: r"int\(h\.argmax\(\)\)",
+}
 
 
 @pytest.mark.parametrize("function", DATA, ids=lambda function: function.__name__)

@@ -39,7 +39,11 @@ def structure(graph: fx.Graph) -> list[tuple[str, str, tuple[str, ...]]]:
     """Give the nodes with their arguments by position: names depend on the order in which nodes were made."""
     order = {node: f"%{place}" for place, node in enumerate(graph.nodes)}
     return [
-        (node.op, str(getattr(node.target, "__name__", node.target)), tuple(order.get(arg, repr(arg)) for arg in node.args))
+        (
+            node.op,
+            str(getattr(node.target, "__name__", node.target)),
+            tuple(order.get(arg, repr(arg)) for arg in node.args),
+        )
         for node in graph.nodes
     ]
 

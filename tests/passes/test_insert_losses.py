@@ -51,7 +51,9 @@ def source(side: str = "student", **options: Any) -> Source:
     return Source(side=side, recorder="pair", **options)
 
 
-def inserted(losses: dict[str, dict[str, Source]], own: OwnLoss | None = None, finish: Any = lambda h: h, **options: Any) -> fx.GraphModule:
+def inserted(
+    losses: dict[str, dict[str, Source]], own: OwnLoss | None = None, finish: Any = lambda h: h, **options: Any
+) -> fx.GraphModule:
     points = {"pair": outputs("pair")}
     module = joined(Model(finish), Model(), points=points.values(), extra=("labels",))
     module.losses = nn.ModuleDict({name: Difference() for name in losses})
@@ -147,7 +149,9 @@ def test_nodes_say_what_they_are() -> None:
 
 @pytest.mark.parametrize("index", [2, -3])
 def test_a_call_that_is_not_made_is_refused(index: int) -> None:
-    with pytest.raises(PointError, match=rf"loss\.a\.record_idx: {index}, but student calls the point of 'pair' 2 times"):
+    with pytest.raises(
+        PointError, match=rf"loss\.a\.record_idx: {index}, but student calls the point of 'pair' 2 times"
+    ):
         inserted({"loss": {"a": source(record_idx=index, data_idx=0), "b": source("teacher", data_idx=0)}})
 
 

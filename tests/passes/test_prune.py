@@ -50,7 +50,12 @@ def record_of(side: str, name: str) -> Source:
 
 
 def distilled(
-    student: nn.Module, teacher: nn.Module, *, output: bool = True, point: str = "body", stateful: str | None = "student"
+    student: nn.Module,
+    teacher: nn.Module,
+    *,
+    output: bool = True,
+    point: str = "body",
+    stateful: str | None = "student",
 ) -> fx.GraphModule:
     points = {"feat": outputs(point)}
     losses = {"loss_feat": {"input": record_of("student", "feat"), "target": record_of("teacher", "feat")}}

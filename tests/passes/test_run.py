@@ -83,7 +83,7 @@ def test_no_passes_give_the_graph_back() -> None:
 @pytest.mark.parametrize("step", [Fails(), Needs(), Breaks()], ids=lambda step: type(step).__name__)
 def test_the_note_names_the_culprit(step: PassBase) -> None:
     seen: list[PassBase] = []
-    with pytest.raises(Exception) as caught:  # noqa: B017, PT011
+    with pytest.raises(Exception) as caught:  # noqa: PT011
         run(traced(), [AddOne(), step, AddOne()], on_pass=lambda step, module, modified: seen.append(step))
     assert caught.value.__notes__ == [f"while running {step}"]
     assert [str(one) for one in seen] == ["AddOne(times=1)"]

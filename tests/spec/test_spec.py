@@ -65,7 +65,16 @@ def test_a_spec_is_a_spec() -> None:
 
 
 def test_nothing_is_changed_by_reading() -> None:
-    given = six() | {"pairs": [{"student": "a", "teacher": "b", "loss": {"type": "L2Loss"}, "student_connector": {"type": "LinearConnector", "in_features": 1, "out_features": 1}}]}
+    given = six() | {
+        "pairs": [
+            {
+                "student": "a",
+                "teacher": "b",
+                "loss": {"type": "L2Loss"},
+                "student_connector": {"type": "LinearConnector", "in_features": 1, "out_features": 1},
+            }
+        ]
+    }
     before = pickle.dumps(given)
     Spec.load(given)
     assert pickle.dumps(given) == before
@@ -95,7 +104,11 @@ def test_all_keys_may_be_missing_or_empty() -> None:
 
 
 def test_options() -> None:
-    own = {"type": "CrossEntropyLoss", "args": {"input": "from_output", "target": {"from_input": "y"}}, "label_smoothing": 0.1}
+    own = {
+        "type": "CrossEntropyLoss",
+        "args": {"input": "from_output", "target": {"from_input": "y"}},
+        "label_smoothing": 0.1,
+    }
     spec = Spec.load({"inputs": ["y"], "student_loss": own, "return_output": False})
     assert spec.inputs == ("y",)
     assert spec.return_output is False
@@ -207,11 +220,11 @@ WRONG: dict[str, tuple[Any, str]] = {
     "recorder_type": (changed(student_recorders={"fc": {"type": "ModuleOutput", "source": "fc"}}), "student_recorders.fc.type: no recorder is of type 'ModuleOutput'.*Did you mean 'ModuleOutputs'"),
     "recorder_key": (changed(student_recorders={"fc": {**RECORDER, "surce": "x"}}), "student_recorders.fc.surce: unknown key.*Did you mean 'source'"),
     "recorder_missing": (changed(teacher_recorders={"fc": {"type": "ModuleOutputs"}}), "teacher_recorders.fc: needs the key 'source'"),
-    "recorder_value": (changed(teacher_recorders={"fc": {"type": "ModuleOutputs", "source": 5}}), "teacher_recorders.fc.source: is 5; it must be of type str"),
+    "recorder_value": (changed(teacher_recorders={"fc": {"type": "ModuleOutputs", "source": 5}}), "teacher_recorders.fc.source: is 5; it must be a text"),
     "delivery_type": (changed(distill_deliveries={"aug": {"type": "MethodOutput"}}), "distill_deliveries.aug.type: no delivery is of type 'MethodOutput'.*Did you mean 'MethodOutputs'"),
     "delivery_path": (changed(distill_deliveries={"aug": {"type": "MethodOutputs", "func_path": "a.b"}}), "distill_deliveries.aug: a delivery of type 'MethodOutputs' needs the key 'method_path'"),
     "delivery_keep": (changed(distill_deliveries={"aug": {"type": "FunctionOutputs", "func_path": "a.b", "max_keep_data": 0}}), "distill_deliveries.aug.max_keep_data: is 0; at least one"),
-    "delivery_bool": (changed(distill_deliveries={"aug": {"type": "FunctionOutputs", "func_path": "a.b", "max_keep_data": True}}), "distill_deliveries.aug.max_keep_data: is True; it must be of type int"),
+    "delivery_bool": (changed(distill_deliveries={"aug": {"type": "FunctionOutputs", "func_path": "a.b", "max_keep_data": True}}), "distill_deliveries.aug.max_keep_data: is True; it must be a whole number"),
     "connector_type": (changed(connectors={"wide": {"type": "LinearConector"}}), "connectors.wide: no connector is called 'LinearConector'.*Did you mean 'LinearConnector'"),
     "connector_argument": (changed(connectors={"wide": {"type": "LinearConnector", "in_features": 1}}), "connectors.wide: LinearConnector: missing a required argument: 'out_features'"),
     "connector_chain": (changed(connectors={"wide": [{"type": "LinearConector"}]}), r"connectors.wide\[0\]: no connector is called"),
@@ -227,7 +240,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "reference_side": (changed(loss_forward_mappings={"loss_kl": {"preds_S": {"recorder": "fc"}, "preds_T": {"recorder": "fc", "from_student": False}}}), "loss_forward_mappings.loss_kl.preds_S: needs the key 'from_student'"),
     "reference_recorder": (changed(loss_forward_mappings={"loss_kl": {"preds_S": {"recorder": "fcc", "from_student": True}, "preds_T": {"recorder": "fc", "from_student": False}}}), "loss_forward_mappings.loss_kl.preds_S.recorder: 'fcc' is not in student_recorders, which has 'fc'. Did you mean 'fc'"),
     "reference_connector": (changed(loss_forward_mappings={"loss_kl": {"preds_S": {"recorder": "fc", "from_student": True, "connector": "wid"}, "preds_T": {"recorder": "fc", "from_student": False}}}), "loss_forward_mappings.loss_kl.preds_S.connector: 'wid' is not in connectors, which has 'wide'. Did you mean 'wide'"),
-    "reference_index": (changed(loss_forward_mappings={"loss_kl": {"preds_S": {"recorder": "fc", "from_student": True, "record_idx": "0"}, "preds_T": {"recorder": "fc", "from_student": False}}}), "loss_forward_mappings.loss_kl.preds_S.record_idx: is '0'; it must be of type int"),
+    "reference_index": (changed(loss_forward_mappings={"loss_kl": {"preds_S": {"recorder": "fc", "from_student": True, "record_idx": "0"}, "preds_T": {"recorder": "fc", "from_student": False}}}), "loss_forward_mappings.loss_kl.preds_S.record_idx: is '0'; it must be a whole number"),
     "inputs": ({"inputs": "labels"}, "inputs: is 'labels'; give a list of argument names"),
     "inputs_number": ({"inputs": 5}, "inputs: is 5; give a list of argument names"),
     "return_output": ({"return_output": "no"}, "return_output: is 'no'"),
@@ -256,7 +269,9 @@ def test_one_clear_message(name: str) -> None:
     assert [problem for problem in found if re.search(message, problem)], "\n".join(found)
 
 
-@pytest.mark.parametrize("name", ["recorder_type", "delivery_type", "loss_type", "reference_recorder", "pair_loss_type"])
+@pytest.mark.parametrize(
+    "name", ["recorder_type", "delivery_type", "loss_type", "reference_recorder", "pair_loss_type"]
+)
 def test_one_mistake_is_one_problem(name: str) -> None:
     found = [problem for problem in problems(WRONG[name][0]) if "fc' is not in" not in problem]
     assert len(found) == 1, "\n".join(found)
@@ -317,10 +332,12 @@ SCALARS = (
 )  # fmt: skip
 JUNK = st.recursive(
     SCALARS | st.builds(nn.ReLU),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(KEYS | SCALARS, inner, max_size=4)
-    | st.tuples(inner)
-    | st.sets(st.integers(0, 2), max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(KEYS | SCALARS, inner, max_size=4)
+        | st.tuples(inner)
+        | st.sets(st.integers(0, 2), max_size=2)
+    ),
     max_leaves=12,
 )
 
