@@ -53,6 +53,7 @@ def prepare(
         SpecError: All problems of the spec in one report.
         CaptureError: A model does what a graph cannot hold; says where and what to do.
 
+    >>> import torch
     >>> student, teacher = nn.Sequential(nn.Linear(4, 2)), nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
     >>> pair = {"student": "0", "teacher": "1", "loss": {"type": "KLDivergence", "tau": 4}}
     >>> distiller = prepare(student, teacher, {"pairs": [pair]}, example_inputs=torch.randn(3, 4))
@@ -80,7 +81,22 @@ class Distiller(nn.Module):
     """A student that learns from a teacher: call it like the student, train it like any module.
 
     Made by ``prepare``. Parameters and state dict hold the student (``student.``), connectors (``connectors.``) and
-    learnable losses (``losses.``), never the teacher; moving the distiller moves the teacher along.
+    learnable losses (``losses.``), never the teacher; moving the distiller moves the teacher along. ``train()`` and
+    ``eval()`` leave the teacher in eval mode. A copy (``copy.deepcopy``) shares the teacher; copies and pickles capture
+    anew at their first call.
+
+    Raises:
+        SpecError: At a call that lacks one of the spec's ``inputs``.
+        CaptureError: At the first call, if no example inputs were given and a model cannot be captured.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Linear(4, 2))
+    >>> pair = {"student": "0", "teacher": "0", "loss": {"type": "L1Loss"}}
+    >>> distiller = prepare(model, copy.deepcopy(model), {"pairs": [pair]})
+    >>> isinstance(distiller, Distiller), distiller.student is model, list(distiller.state_dict())
+    (True, True, ['student.0.weight', 'student.0.bias'])
+    >>> distiller(torch.ones(3, 4)).loss.item()
+    0.0
     """
 
     def __init__(

@@ -28,13 +28,30 @@ class Registry:
         self._discovered = False
 
     def register(self, *names: str) -> Callable[[ModuleClass], ModuleClass]:
-        """Return a decorator that puts a class under each of ``names``; a name is given once."""
+        """Return a decorator that puts a class under each of ``names``, so that specs find it by ``type``.
+
+        Args:
+            *names: What the class is called in specs; a name belongs to one class. The same class defined again (a
+                cell of a notebook run twice) takes its own place.
+
+        Raises:
+            SpecError: A name belongs to another class already.
+
+        >>> losses = Registry("loss", "fxkd.losses")  # yours is fxkd.loss, or fxkd.connector
+        >>> @losses.register("SquaredDistance")
+        ... class SquaredDistance(nn.Module):
+        ...     def forward(self, preds_S, preds_T):
+        ...         return (preds_S - preds_T).square().mean()
+        >>> losses.build({"type": "SquaredDistance"})
+        SquaredDistance()
+        """
 
         def decorate(cls: ModuleClass) -> ModuleClass:
             for name in names:
                 known = self._classes.setdefault(name, cls)
-                if known is not cls:
+                if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
                     raise SpecError([f"the {self.kind} {name!r} is {known.__module__}.{known.__qualname__} already"])
+                self._classes[name] = cls
             return cls
 
         return decorate
