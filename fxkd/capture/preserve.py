@@ -107,7 +107,7 @@ class Caches:
     """Every ``lru_cache`` outside torch: a tensor without values must not stay in one."""
 
     def __init__(self) -> None:
-        held = [held for held in gc.get_objects() if type(held) is _lru_cache_wrapper]
+        held = [held for held in gc.get_referrers(_lru_cache_wrapper) if type(held) is _lru_cache_wrapper]
         own = [cache for cache in held if not str(getattr(cache, "__module__", "")).startswith(LIBRARIES)]
         self._misses = [(cache, cache.cache_info().misses) for cache in own]
 
