@@ -39,6 +39,8 @@ class EagerBackend:
     def step(self, args: tuple[Any, ...], kwargs: dict[str, Any], extra: dict[str, Tensor]) -> dict[str, Any]:
         """Run the models, the losses and all between on one call."""
         deliveries = DistillDeliveryManager(_delivery_configs(self.spec.distill_deliveries))
+        for delivery in deliveries.deliveries.values():
+            delivery.clone = self.clone_records
         with torch.no_grad():
             of_teacher = self._recorders(self.spec.teacher_recorders, "teacher_recorders")
             self._run(self.teacher, of_teacher, deliveries, args, kwargs)

@@ -49,7 +49,7 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     " Did you mean 'layer2.1.conv'?"
     """
     names = {str(name).lower(): str(name) for name in known}
-    near = [names[match] for match in get_close_matches(given.lower(), names, n=3)]
+    near = [names[match] for match in get_close_matches(str(given).lower(), names, n=3)]
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

@@ -53,7 +53,7 @@ class GraphBackend:
             return _only(fitting).module(*values)  # type: ignore[no-any-return]
         shapes = tuple(tensor.shape for tensor in tensors)
         for program in fitting:
-            if shapes in program.seen:
+            if shapes in program.seen and program.is_certain:
                 return _run(program, values)
         for program in fitting:
             with undone_on_guard(self.student) as attempt:

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.infra.pass_base import PassBase
 
 from fxkd.capture import Captured, Inputs, Layout, PointName, capture, split
+from fxkd.capture.tape import guard
 from fxkd.checks import check_calls, point_of
 from fxkd.passes import InsertDeliveries, InsertLosses, InsertRecords, ProtectRecords, Prune, join, run
 from fxkd.passes.insert_losses import OwnLoss, Source
@@ -24,18 +25,42 @@ class Program:
         layout: The form of call that was captured.
         sides: The captured student and teacher.
         module: The joint graph on the real modules.
+        context: The grad mode and autocast under which it was captured: a model may ask for them.
         seen: Sizes of inputs on which every guard of the graph was found to hold.
     """
 
     layout: Layout
     sides: tuple[Captured, ...]
     module: fx.GraphModule
+    context: tuple[Any, ...]
     compiled: Any = None
     seen: set[tuple[torch.Size, ...]] = field(default_factory=set)
+    is_certain: bool = True
+
+    def __post_init__(self) -> None:
+        """Note whether sizes of inputs decide all, so that what once held for them holds again."""
+        guards = [node for node in self.module.graph.nodes if node.target is guard]
+        self.is_certain = not any(_looks_at_value(node.args[0]) for node in guards)
 
     def fits(self, spec: Any, tensors: list[Tensor], constants: list[Any]) -> bool:
         """Tell whether a call is of the captured form, and the models are in the captured modes."""
-        return self.layout.matches(spec, tensors, constants) and all(side.holds() for side in self.sides)
+        same_call = self.layout.matches(spec, tensors, constants) and self.context == context()
+        return same_call and all(side.holds() for side in self.sides)
+
+
+def _looks_at_value(node: Any) -> bool:
+    """Tell whether a number in the graph is what a module or a named function gave, and no size of a tensor."""
+    if not isinstance(node, fx.Node) or node.op == "call_method" or node.target is len:
+        return False
+    if node.op == "call_module" or "function" in node.meta:
+        return True
+    return any(_looks_at_value(source) for source in node.all_input_nodes)
+
+
+def context() -> tuple[Any, ...]:
+    """Give the grad mode and the autocast that are in force."""
+    kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    return (torch.is_grad_enabled(), *((kind, torch.get_autocast_dtype(kind)) for kind in kinds))
 
 
 def build(
@@ -60,7 +85,7 @@ def build(
     check_calls(*sides, spec)
     steps = (*default_passes(spec, clone_records=clone_records, return_records=return_records), *passes)
     joint = run(_join(sides, modules, spec), steps)
-    return Program(layout, sides, joint, seen={tuple(t.shape for t in split(inputs.args, inputs.kwargs)[1])})
+    return Program(layout, sides, joint, context(), seen={tuple(t.shape for t in split(inputs.args, inputs.kwargs)[1])})
 
 
 def _capture_sides(
@@ -71,7 +96,15 @@ def _capture_sides(
     of_student = [*map(point_of, spec.student_recorders.values()), *delivered]
     of_teacher = [*map(point_of, spec.teacher_recorders.values()), *delivered]
     return (
-        capture(student, inputs, name="student", points=of_student, whole=delivered, layout=layout),
+        capture(
+            student,
+            inputs,
+            name="student",
+            points=of_student,
+            whole=delivered,
+            grad=torch.is_grad_enabled(),
+            layout=layout,
+        ),
         capture(teacher, inputs, name="teacher", points=of_teacher, grad=False, layout=layout),
     )
 

@@ -7,6 +7,7 @@ from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from torch.utils import _pytree as pytree
 
+from fxkd.passes.insert_deliveries import deliver
 from fxkd.passes.insert_records import record
 
 
@@ -17,7 +18,7 @@ def clone(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class ProtectRecords(PassBase):
-    """Put a ``clone`` under each record that a later in-place operation would change, and no other.
+    """Put a ``clone`` under each record and delivery that a later in-place operation would change, and no other.
 
     Uses ``node.meta["storages"]`` and ``node.meta["mutates"]``, which the capture measured.
     """
@@ -32,7 +33,29 @@ class ProtectRecords(PassBase):
             written |= node.meta.get("mutates", frozenset())
         for node in exposed:
             _clone_under(graph, node)
-        return PassResult(graph_module, modified=bool(exposed))
+        delivered = [node for node in graph.nodes if node.target is deliver and _is_written_between(node.args[0], node)]
+        for node in delivered:
+            _clone_behind(graph, node)
+        return PassResult(graph_module, modified=bool(exposed or delivered))
+
+
+def _is_written_between(source: Any, reader: fx.Node) -> bool:
+    """Tell whether the memory of ``source`` is written to before ``reader`` has it."""
+    memory, node = source.meta.get("storages", frozenset()), source.next
+    while node is not reader:
+        if memory & node.meta.get("mutates", frozenset()):
+            return True
+        node = node.next
+    return False
+
+
+def _clone_behind(graph: fx.Graph, node: fx.Node) -> None:
+    """Let a delivery give a copy that is made where its value is."""
+    source: Any = node.args[0]
+    with graph.inserting_after(source):
+        copy = graph.call_function(clone, (source,))
+    copy.meta.update(source.meta, storages=frozenset(), mutates=frozenset(), calls=())
+    node.update_arg(0, copy)
 
 
 def _clone_under(graph: fx.Graph, node: fx.Node) -> None:

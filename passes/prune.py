@@ -28,9 +28,10 @@ MODES = (
 class Prune(PassBase):
     """Remove every node that the output does not need.
 
-    Needed is what reaches the output, what writes to memory that a needed node reads later, a guard before the last
-    needed node of its model, and, on the side called ``stateful``, whatever keeps state of its own (running
-    statistics, hooks, named functions): there a training step must do all that a plain one does.
+    Needed is what reaches the output; what writes to memory that a needed node reads later; before the last needed node
+    of a model its guards and the calls that may leave something behind; and, on the side called ``stateful``, whatever
+    keeps state of its own (running statistics, hooks, named functions): there a training step must do all that a plain
+    one does.
 
     Args:
         stateful: The side whose state must go on as without fxkd; None prunes state as well.
@@ -97,15 +98,17 @@ def _always_needed(node: fx.Node, stateful: str | None, state: frozenset[int]) -
 def _is_felt(node: fx.Node, needed: set[fx.Node], order: dict[fx.Node, int]) -> bool:
     """Tell whether a node that gives nothing still matters to a needed node after it."""
     written: frozenset[int] = node.meta.get("mutates", frozenset())
-    if not written and node.target not in GUARDS:
+    has_effect = node.target in GUARDS or bool(node.meta.get("effect"))
+    if not written and not has_effect:
         return False
-    later = (other for other in needed if order[other] > order[node])
-    if node.target in GUARDS:
-        return any(other.meta.get("side") == node.meta.get("side") for other in later)
+    later = [other for other in needed if order[other] > order[node]]
+    if has_effect and any(other.meta.get("side") == node.meta.get("side") for other in later):
+        return True
     return any(written & _touched(other) for other in later)
 
 
 def _touched(node: fx.Node) -> frozenset[int]:
     """Give the memory that a node reads, writes or gives."""
     held: list[frozenset[int]] = [source.meta.get("storages", frozenset()) for source in node.all_input_nodes]
-    return frozenset().union(node.meta.get("storages", ()), node.meta.get("mutates", ()), *held)
+    own = (node.meta.get(key, ()) for key in ("storages", "mutates", "reads"))
+    return frozenset().union(*own, *held)

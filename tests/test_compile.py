@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxkd
@@ -81,10 +82,10 @@ def test_compiled_equals_eager(name: str, spec: str, options: object) -> None:
 def test_inductor(name: str, spec: str) -> None:
     case = CASES[name]
     eager, compiled = prepared(case, spec), torch.compile(prepared(case, spec), fullgraph=True, backend="inductor")
-    for step, batch in enumerate(BATCHES):
-        assert_same(
-            gradients(eager, case, batch, step), plain(gradients(compiled, case, batch, step)), rtol=1e-4, atol=1e-6
-        )
+    with torch._inductor.config.patch(fallback_random=True):  # draw what eager mode draws
+        for step, batch in enumerate(BATCHES):
+            wanted, found = gradients(eager, case, batch, step), gradients(compiled, case, batch, step)
+            assert_same(wanted, plain(found), rtol=1e-4, atol=1e-6)
 
 
 def plain(step: dict[str, object]) -> dict[str, object]:

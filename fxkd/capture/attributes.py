@@ -16,24 +16,23 @@ REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """The tensors, numbers and texts that the opened modules held before a run."""
+    """The tensors, numbers and texts that the modules held before a run."""
 
     held: list[tuple[nn.Module, str, Any]]
 
     @classmethod
-    def of(cls, model: nn.Module, opened: set[int]) -> "Attributes":
-        """Note what the opened modules of ``model`` hold."""
-        modules = [module for module in model.modules() if id(module) in opened]
-        return cls([(module, key, value) for module in modules for key, value in _values(module).items()])
+    def of(cls, model: nn.Module) -> "Attributes":
+        """Note what the modules of ``model`` hold."""
+        return cls([(module, key, value) for module in model.modules() for key, value in _values(module).items()])
 
-    def changed(self, paths: dict[int, str]) -> list[str]:
-        """List those that are others now, by their place in the model.
+    def changed(self, paths: dict[int, str], ran_whole: set[int]) -> list[str]:
+        """List those that are others now, by their place in the model; what ran as one node may change its own.
 
         Raises:
             CaptureError: A forward put another tensor in the place of a buffer.
         """
         found = []
-        for module, key, before in self.held:
+        for module, key, before in [entry for entry in self.held if id(entry[0]) not in ran_whole]:
             now, where = _values(module).get(key), f"{paths[id(module)]}.{key}".lstrip(".")
             same = now is before if isinstance(before, Tensor) else plain(now) == before
             if not same and key in module._buffers:

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from fxkd.capture.captured import PointCall, PointName, bundle
 from fxkd.capture.discover import Outcome
 from fxkd.capture.lines import current_line
-from fxkd.capture.preserve import drawn_state, set_drawn_state
+from fxkd.capture.preserve import Contents, drawn_state, set_drawn_state
 from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages, tensors, versions, written
 from fxkd.capture.tape import CONSTANTS, Tape, guard
@@ -61,6 +61,7 @@ class Calls:
     ) -> None:
         self.tape, self.paths, self.opened, self.points = tape, paths, opened, points
         self.must_open: set[int] = set()
+        self.ran_whole: set[int] = set()
         self._inside: list[nn.Module] = []
         self._function: str | None = None
         self._counts: Counter[PointName] = Counter()
@@ -98,14 +99,17 @@ class Calls:
         tape, path = self.tape, self.paths[id(module)]
         self._mark_inputs(points, module_inputs, (args, kwargs))
         arguments = tape.argument(args), tape.argument(kwargs)
-        before, drawn = versions((args, kwargs)), drawn_state()
+        own = [*module.parameters(), *module.buffers()]
+        before, drawn, contents = versions((args, kwargs, own)), drawn_state(), Contents(module)
         self._inside.append(module)
         with quiet(tape), _Observer(tape, path):
             value = original(module, *args, **kwargs)
         self._inside.pop()
         set_drawn_state(drawn)
+        self.ran_whole.update(map(id, module.modules()))
         node = tape.graph.create_node("call_module", f"{tape.name}.{path}", *arguments)
-        node.meta.update(mutates=written(before), stateful=_has_state(module))
+        node.meta.update(mutates=written(before), reads=storages(own), stateful=_has_state(module))
+        node.meta["effect"] = contents.changed() or not tensors(value)
         return self._bind_call(value, node, points)
 
     # Named functions
@@ -240,7 +244,7 @@ def _custom_function(cls: Any) -> Callable[..., Any]:
     def apply(*args: Any) -> Any:
         return cls.apply(*args)
 
-    apply.__name__, apply.__qualname__, apply.__module__ = cls.__name__, cls.__qualname__, cls.__module__
+    apply.__name__ = apply.__qualname__ = f"apply_{cls.__name__}"
     return apply
 
 

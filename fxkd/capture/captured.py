@@ -31,7 +31,7 @@ class Captured:
         graph: Its nodes; ``node.meta`` holds ``val`` (the example value on fake tensors), ``storages`` and
             ``mutates`` (what memory a node gives and changes) and ``calls`` (the named points it holds).
         constants: Tensors and objects that the run met outside the model, by target below ``<name>_constants``.
-        flags: The opened modules and the ``training`` flag each had: the graph holds for these flags only.
+        flags: The modules and the ``training`` flag each had: the graph holds for these flags only.
         notes: What a reader should know: what was opened and why, what was lifted.
     """
 
@@ -46,7 +46,7 @@ class Captured:
         return [node for node, _ in sorted(find_calls(self.graph, point), key=lambda found: found[1])]
 
     def holds(self) -> bool:
-        """Tell whether every opened module is in the mode it was captured in."""
+        """Tell whether every module is in the mode it was captured in."""
         return all(module.training is training for module, training in self.flags)
 
 

@@ -27,7 +27,7 @@ def preserved(model: nn.Module, *, values: bool = False) -> Iterator[None]:
         model: What is about to run.
         values: Whether the run is on real tensors, so that parameters and buffers must be kept too.
     """
-    kept = [(holder, _content(holder)) for holder in _holders(model)]
+    contents = Contents(model)
     tensors = _tensors(model) if values else []
     copies = [(tensor, tensor.detach().clone()) for tensor in tensors]
     grad, states = torch.is_grad_enabled(), random_states()
@@ -36,10 +36,27 @@ def preserved(model: nn.Module, *, values: bool = False) -> Iterator[None]:
     finally:
         torch.set_grad_enabled(grad)
         set_random_states(states)
-        for holder, content in kept:
-            if not _same_content(_content(holder), content):
-                _refill(holder, content)
+        contents.put_back()
         _put_back(copies)
+
+
+class Contents:
+    """What a model, and what hangs on it, holds in attributes and containers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._kept = [(holder, _content(holder)) for holder in _holders(model)]
+
+    def _changed(self) -> list[tuple[Any, Any]]:
+        return [(holder, content) for holder, content in self._kept if not _same_content(_content(holder), content)]
+
+    def changed(self) -> bool:
+        """Tell whether anything is another object now."""
+        return bool(self._changed())
+
+    def put_back(self) -> None:
+        """Let everything hold what it held."""
+        for holder, content in self._changed():
+            _refill(holder, content)
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

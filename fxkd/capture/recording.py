@@ -15,6 +15,7 @@ from fxkd.capture.tape import Tape
 
 REFLECTED = re.compile(r"__r(add|sub|mul|truediv|floordiv|mod|pow|matmul|lshift|rshift|and|or|xor)__")
 SPLITTERS = {"unbind", "split", "split_with_sizes", "chunk", "tensor_split", "hsplit", "vsplit", "dsplit"}
+HOOKS = {"register_hook", "retain_grad"}  # they give nothing, and gradients depend on them
 GRAD_MODE = torch._C._set_grad_enabled
 
 
@@ -36,6 +37,10 @@ class Recording(TorchFunctionMode):
             return self._property(func, args)
         if name == "__set__":
             return self._set_property(func, args)
+        if name in HOOKS:
+            self.tape.graph.call_method(name, self.tape.argument(args)).meta["effect"] = True
+            with quiet(self.tape):
+                return func(*args, **kwargs)
         if name in SIZES:
             return SIZES[name](self.tape, *args, **kwargs)
         return self._call(func, name, args, kwargs)

@@ -63,7 +63,7 @@ def capture(
         frozen = _frozen_sizes(plan, opened, tape)
     tidy(tape.graph)
     pin(tape.graph, frozen)
-    flags = tuple((module, module.training) for module in model.modules() if id(module) in opened)
+    flags = tuple((module, module.training) for module in model.modules())
     return Captured(name=name, graph=tape.graph, constants=tape.constants, flags=flags, notes=tuple(tape.notes))
 
 

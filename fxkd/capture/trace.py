@@ -55,7 +55,7 @@ def trace(plan: Plan, functions: list[Named], opened: set[int], mode: FakeTensor
         calls = Calls(tape, plan.paths, opened, plan.modules)
         fakes = _placeholders(plan, tape, mode)
         given = plan.layout.fill(fakes)
-        attributes = Attributes.of(plan.model, opened)
+        attributes = Attributes.of(plan.model)
         stack.enter_context(torch.set_grad_enabled(plan.grad))
         stack.enter_context(mode)
         stack.enter_context(recorded_calls(calls, functions))
@@ -69,7 +69,7 @@ def trace(plan: Plan, functions: list[Named], opened: set[int], mode: FakeTensor
                 tape.mark(find_parameter(plan.model, point.path), PointCall(point, 0))
         tape.graph.output(tape.argument(value)).meta["val"] = value
         tape.listening = False
-        tape.written = attributes.changed(plan.paths) if is_first else []
+        tape.written = attributes.changed(plan.paths, calls.ran_whole) if is_first else []
     if calls.must_open - opened:
         raise MustOpen(calls.must_open & plan.paths.keys())
     return tape

@@ -10,6 +10,7 @@ from torch import nn
 from fxkd.eager.taps import delivered
 from fxkd.errors import PointError, SpecError
 from fxkd.points import FUNCTION_FORM, find_function, find_method, find_module, split
+from fxkd.records import cloned
 
 
 class Delivery(ABC):
@@ -29,6 +30,7 @@ class Delivery(ABC):
         self.path = path
         self.max_keep_data = max_keep_data
         self.override_data = False
+        self.clone = False  # True: the value is copied when it is kept
         self.name = ""  # what a manager calls it
         self.data_queue: deque[Any] = deque()
         self._module: nn.Module | None = None
@@ -55,7 +57,7 @@ class Delivery(ABC):
     def push(self, value: Any) -> None:
         """Put a value at the end of the queue."""
         self.require_room()
-        self.data_queue.append(value)
+        self.data_queue.append(cloned(value) if self.clone else value)
 
     def pop(self) -> Any:
         """Take the oldest value."""

@@ -73,7 +73,7 @@ def _side(spec: dict[str, Any], pair: Mapping[str, Any], side: str, name: str) -
 
 def _arguments(config: Any, where: str, problems: Problems) -> list[str] | None:
     """Name the arguments of the loss's ``forward``, in order."""
-    if not isinstance(config, Mapping) or "type" not in config:
+    if not isinstance(config, Mapping) or not isinstance(config.get("type"), str):
         if config is not None:
             problems.add(where, f"is {config!r}; give a mapping with the key 'type'")
         return None

@@ -127,7 +127,7 @@ def read_recorder(given: Any, where: str, problems: Problems) -> Recorder | None
 
 def read_delivery(given: Any, where: str, problems: Problems) -> Delivery | None:
     """Read a delivery; the key of its path depends on its type, as in MMRazor."""
-    if not isinstance(given, Mapping) or given.get("type") not in DELIVERIES:
+    if not isinstance(given, Mapping) or given.get("type") not in list(DELIVERIES):
         given_type = given.get("type") if isinstance(given, Mapping) else given
         problems.add(f"{where}.type", _unknown_type(str(given_type), "delivery", list(DELIVERIES)))
         return None

@@ -1,4 +1,4 @@
-"""Forwards that look at a size in every way that Python offers; each is wrong at batch 5 if what it saw at 2 is kept."""
+"""Forwards that look at a size in every way that Python offers; each is wrong at 5 if what it saw at 2 is kept."""
 
 import itertools
 import math

@@ -1,5 +1,7 @@
 """Modules: whole or opened, called twice, shared, made in forward; custom autograd functions; hooks."""
 
+import contextlib
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -161,10 +163,8 @@ def test_a_leaf_that_gives_a_list_of_another_length_is_refused() -> None:
     model = Sums()
     graph_module = graph_of(model, batch(2))
     assert_same(model(batch(2)), graph_module(batch(2)))
-    try:
+    with contextlib.suppress(GuardError):
         assert_same(model(batch(5)), graph_module(batch(5)))
-    except GuardError:
-        pass
 
 
 def test_a_leaf_that_works_in_place() -> None:
@@ -272,7 +272,7 @@ class Quantized(nn.Module):
 def test_a_custom_backward_is_kept(points: list[PointName]) -> None:
     model = Quantized()
     graph_module = assert_replays(model, (batch(2),), (batch(5),), points=points)
-    assert sum(name in ("Straight", "Reverse") for name in targets(graph_module)) == 3
+    assert sum(name in ("apply_Straight", "apply_Reverse") for name in targets(graph_module)) == 3
     assert model.fc.weight.grad is not None
     assert bool(model.fc.weight.grad.abs().sum() > 0)
 
@@ -405,10 +405,8 @@ def test_attributes_that_forward_writes_are_not_lost() -> None:
             self.center = self.center * 0.9 + x.detach().mean(0) * 0.1
             return x - self.center
 
-    try:
+    with suppress(CaptureError):  # refused, with a reason, is right too
         assert_replays(Center(), (batch(2),), (batch(5),))
-    except CaptureError:
-        pass  # refused, with a reason, is right too
 
 
 def test_a_counter_that_forward_moves_is_not_frozen_in_silence() -> None:

@@ -82,7 +82,7 @@ def whole_state(model: nn.Module) -> dict[str, Any]:
             name: {key: repr(value) for key, value in state.items() if isinstance(value, (dict, list, set, int, deque))}
             for name, state in held.items()
         },
-        "tensors": {key: (id(value), value.detach().clone()) for key, value in model.state_dict(keep_vars=True).items()},
+        "tensors": {key: (id(held), held.detach().clone()) for key, held in model.state_dict(keep_vars=True).items()},
         "hidden": {key: (id(value), value.clone()) for key, value in model.named_buffers()},
         "gradients": [parameter.grad for parameter in model.parameters()],
         "flags": [module.training for module in model.modules()],

@@ -140,7 +140,7 @@ def test_tied_case_of_the_suite_trains_one_weight() -> None:
     copied = copy.deepcopy(model)
     tokens = torch.randint(0, 5, (2, 4))
     graph_module = graph_of(model, tokens)
-    for run, owner in ((copied, copied), (graph_module, model)):
+    for run, _owner in ((copied, copied), (graph_module, model)):
         torch.manual_seed(1)
         output = run(tokens)
         torch.stack([leaf.square().sum() for leaf in torch.utils._pytree.tree_leaves(output)]).sum().backward()

@@ -192,7 +192,7 @@ def test_a_record_between_two_writes_holds_what_was_there() -> None:
     assert torch.equal(found, batch(2) * 2 + 1)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(steps=STEPS, returned=RETURNED)
 def test_records_of_random_programs_hold_the_value_at_their_point(
     steps: list[tuple[str, int, int]], returned: list[int]

@@ -347,7 +347,7 @@ def bare(steps: list[tuple[str, int, int]], returned: list[int], seed: int = 0) 
     return Program([step for step in steps if step[0] != "tap"], returned)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(steps=STEPS, returned=RETURNED)
 def test_pruning_keeps_what_a_program_gives(steps: list[tuple[str, int, int]], returned: list[int]) -> None:
     x = torch.linspace(-1, 1, 9, dtype=torch.float64).reshape(3, 3)
@@ -362,7 +362,7 @@ def test_pruning_keeps_what_a_program_gives(steps: list[tuple[str, int, int]], r
     assert_same(moved, model.count)
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(steps=STEPS, returned=RETURNED)
 def test_without_writes_what_is_left_is_what_the_output_is_made_of(
     steps: list[tuple[str, int, int]], returned: list[int]

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from contextlib import suppress
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -207,83 +208,159 @@ def test_pairs_beside_the_six_keys() -> None:
 # What is wrong
 
 
-def changed(**sections: Any) -> dict[str, Any]:
-    return six() | sections
+S, T = "preds_S: {recorder: fc, from_student: true}", "preds_T: {recorder: fc, from_student: false}"
+PAIR = "student: a, teacher: a, loss: {type: L2Loss}"
 
 
-RECORDER = {"type": "ModuleOutputs", "source": "fc"}
-WRONG: dict[str, tuple[Any, str]] = {
-    "not_a_mapping": (5, "the spec is a int; a spec is a mapping with 'student_recorders'"),
-    "unknown_key": (changed(distil_losses={}), "distil_losses: unknown key; there is 'student_recorders'.* Did you mean 'distill_losses'"),
-    "section": (changed(connectors=[1]), "connectors: is a list; give a mapping"),
-    "recorder_no_mapping": (changed(student_recorders={"fc": "fc"}), "student_recorders.fc: is 'fc'; give a mapping with the keys 'type', 'source'"),
-    "recorder_type": (changed(student_recorders={"fc": {"type": "ModuleOutput", "source": "fc"}}), "student_recorders.fc.type: no recorder is of type 'ModuleOutput'.*Did you mean 'ModuleOutputs'"),
-    "recorder_key": (changed(student_recorders={"fc": {**RECORDER, "surce": "x"}}), "student_recorders.fc.surce: unknown key.*Did you mean 'source'"),
-    "recorder_missing": (changed(teacher_recorders={"fc": {"type": "ModuleOutputs"}}), "teacher_recorders.fc: needs the key 'source'"),
-    "recorder_value": (changed(teacher_recorders={"fc": {"type": "ModuleOutputs", "source": 5}}), "teacher_recorders.fc.source: is 5; it must be a text"),
-    "delivery_type": (changed(distill_deliveries={"aug": {"type": "MethodOutput"}}), "distill_deliveries.aug.type: no delivery is of type 'MethodOutput'.*Did you mean 'MethodOutputs'"),
-    "delivery_path": (changed(distill_deliveries={"aug": {"type": "MethodOutputs", "func_path": "a.b"}}), "distill_deliveries.aug: a delivery of type 'MethodOutputs' needs the key 'method_path'"),
-    "delivery_keep": (changed(distill_deliveries={"aug": {"type": "FunctionOutputs", "func_path": "a.b", "max_keep_data": 0}}), "distill_deliveries.aug.max_keep_data: is 0; at least one"),
-    "delivery_bool": (changed(distill_deliveries={"aug": {"type": "FunctionOutputs", "func_path": "a.b", "max_keep_data": True}}), "distill_deliveries.aug.max_keep_data: is True; it must be a whole number"),
-    "connector_type": (changed(connectors={"wide": {"type": "LinearConector"}}), "connectors.wide: no connector is called 'LinearConector'.*Did you mean 'LinearConnector'"),
-    "connector_argument": (changed(connectors={"wide": {"type": "LinearConnector", "in_features": 1}}), "connectors.wide: LinearConnector: missing a required argument: 'out_features'"),
-    "connector_chain": (changed(connectors={"wide": [{"type": "LinearConector"}]}), r"connectors.wide\[0\]: no connector is called"),
-    "connector_name": (changed(connectors={"wide": {"type": "LinearConnector", "in_features": 1, "out_features": 1}, "a.b": nn.Identity()}), "connectors.a.b: the name becomes part of a state dict's keys"),
-    "loss_type": (changed(distill_losses={"loss_kl": {"type": "KLDivergance"}}), "distill_losses.loss_kl: no loss is called 'KLDivergance'.*Did you mean 'KLDivergence'"),
-    "loss_config": (changed(distill_losses={"loss_kl": 3}), "distill_losses.loss_kl: a loss is built from .*, not from 3"),
-    "loss_unmapped": (changed(distill_losses=six()["distill_losses"] | {"loss_b": L2}), "distill_losses.loss_b: has no entry in loss_forward_mappings"),
-    "mapping_without_loss": (changed(loss_forward_mappings=six()["loss_forward_mappings"] | {"loss_k": {}}), "loss_forward_mappings.loss_k: no loss of that name in distill_losses. Did you mean 'loss_kl'"),
-    "mapping_form": (changed(loss_forward_mappings={"loss_kl": 5}), "loss_forward_mappings.loss_kl: is a int; give a mapping"),
-    "argument": (changed(loss_forward_mappings={"loss_kl": six()["loss_forward_mappings"]["loss_kl"] | {"pred_S": {"recorder": "fc", "from_student": True}}}), "loss_forward_mappings.loss_kl.pred_S: the loss takes 'preds_S', 'preds_T'. Did you mean 'preds_S'"),
-    "argument_missing": (changed(loss_forward_mappings={"loss_kl": {"preds_S": {"recorder": "fc", "from_student": True}}}), "loss_forward_mappings.loss_kl: the argument 'preds_T' of the loss is not mapped"),
-    "reference_both": (changed(loss_forward_mappings={"loss_kl": {"preds_S": {"recorder": "fc", "from_student": True, "from_input": "x"}, "preds_T": {"recorder": "fc", "from_student": False}}}), "loss_forward_mappings.loss_kl.preds_S: needs either 'recorder'"),
-    "reference_side": (changed(loss_forward_mappings={"loss_kl": {"preds_S": {"recorder": "fc"}, "preds_T": {"recorder": "fc", "from_student": False}}}), "loss_forward_mappings.loss_kl.preds_S: needs the key 'from_student'"),
-    "reference_recorder": (changed(loss_forward_mappings={"loss_kl": {"preds_S": {"recorder": "fcc", "from_student": True}, "preds_T": {"recorder": "fc", "from_student": False}}}), "loss_forward_mappings.loss_kl.preds_S.recorder: 'fcc' is not in student_recorders, which has 'fc'. Did you mean 'fc'"),
-    "reference_connector": (changed(loss_forward_mappings={"loss_kl": {"preds_S": {"recorder": "fc", "from_student": True, "connector": "wid"}, "preds_T": {"recorder": "fc", "from_student": False}}}), "loss_forward_mappings.loss_kl.preds_S.connector: 'wid' is not in connectors, which has 'wide'. Did you mean 'wide'"),
-    "reference_index": (changed(loss_forward_mappings={"loss_kl": {"preds_S": {"recorder": "fc", "from_student": True, "record_idx": "0"}, "preds_T": {"recorder": "fc", "from_student": False}}}), "loss_forward_mappings.loss_kl.preds_S.record_idx: is '0'; it must be a whole number"),
-    "inputs": ({"inputs": "labels"}, "inputs: is 'labels'; give a list of argument names"),
-    "inputs_number": ({"inputs": 5}, "inputs: is 5; give a list of argument names"),
-    "return_output": ({"return_output": "no"}, "return_output: is 'no'"),
-    "student_loss": ({"student_loss": 3}, "student_loss: is 3; give 'auto', false, or a mapping"),
-    "student_loss_true": ({"student_loss": True}, "student_loss: is True; give 'auto', false, or a mapping"),
-    "student_loss_missing": ({"student_loss": {"type": "CrossEntropyLoss"}}, "student_loss: needs the key 'args'"),
-    "student_loss_args": ({"student_loss": {"type": "CrossEntropyLoss", "args": 5}}, "student_loss.args: is 5"),
-    "student_loss_argument": ({"student_loss": {"type": "CrossEntropyLoss", "args": {"input": "from_outptu"}}}, "student_loss.args.input: is 'from_outptu'"),
-    "student_loss_input": ({"student_loss": {"type": "CrossEntropyLoss", "args": {"input": {"from_imput": "y"}}}}, "student_loss.args.input"),
-    "pairs": ({"pairs": {"a": 1}}, "pairs: is a dict; give a list of pairs"),
-    "pair": ({"pairs": ["layer"]}, r"pairs\[0\]: is 'layer'; give a mapping with the keys 'student'"),
-    "pair_key": ({"pairs": [{"student": "a", "teacher": "a", "loss": L2, "student_conector": 1}]}, r"pairs\[0\].student_conector: unknown key.*Did you mean 'student_connector'"),
-    "pair_missing": ({"pairs": [{"student": "a", "loss": L2}]}, r"pairs\[0\]: needs the key 'teacher'"),
-    "pair_loss": ({"pairs": [{"student": "a", "teacher": "a", "loss": "L2Loss"}]}, r"pairs\[0\].loss: is 'L2Loss'; give a mapping with the key 'type'"),
-    "pair_loss_type": ({"pairs": [{"student": "a", "teacher": "a", "loss": {"type": "L3Loss"}}]}, r"pairs\[0\].loss.type: no loss is called 'L3Loss'.*Did you mean 'L2Loss'"),
-    "pair_args": ({"pairs": [{"student": "a", "teacher": "a", "loss": L2, "args": [1]}]}, r"pairs\[0\].args: is a list"),
-    "pair_point": ({"pairs": [{"student": {"type": "ModuleOutput", "source": "a"}, "teacher": "a", "loss": L2}]}, "no recorder is of type 'ModuleOutput'"),
-    "pair_name": ({"pairs": [{"student": "a", "teacher": "a", "loss": L2, "name": "a.b"}]}, "distill_losses.a.b: the name becomes part"),
-}  # fmt: skip
+def mapped(preds_s: str, preds_t: str = T) -> str:
+    """Write the mapping of the loss."""
+    return f"loss_forward_mappings: {{loss_kl: {{{preds_s}, {preds_t}}}}}"
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_one_clear_message(name: str) -> None:
-    source, message = WRONG[name]
-    found = problems(source)
-    assert [problem for problem in found if re.search(message, problem)], "\n".join(found)
+def delivered(entry: str) -> str:
+    """Write a delivery."""
+    return f"distill_deliveries: {{aug: {{{entry}}}}}"
+
+
+def pair(entry: str) -> str:
+    """Write one pair."""
+    return f"pairs: [{{{entry}}}]"
+
+
+def own_loss(arguments: str) -> str:
+    """Write a loss of the student's own."""
+    return f"student_loss: {{type: CrossEntropyLoss, args: {arguments}}}"
+
+
+# What is written over the good spec, as YAML -> the message, a regular expression
+WRONG = {
+    "distil_losses: {}": "^distil_losses: unknown key; there is 'student_recorders'.* Did you mean 'distill_losses'",
+    "connectors: [1]": "^connectors: is a list; give a mapping",
+    "student_recorders: {fc: fc}": "^student_recorders.fc: is 'fc'; give a mapping with the keys 'type', 'source'",
+    "student_recorders: {fc: {type: ModuleOutput, source: fc}}": (
+        "^student_recorders.fc.type: no recorder is of type 'ModuleOutput'.*Did you mean 'ModuleOutputs'"
+    ),
+    "student_recorders: {fc: {type: ModuleOutputs, source: fc, surce: x}}": (
+        "^student_recorders.fc.surce: unknown key.*Did you mean 'source'"
+    ),
+    "teacher_recorders: {fc: {type: ModuleOutputs}}": "^teacher_recorders.fc: needs the key 'source'",
+    "teacher_recorders: {fc: {type: ModuleOutputs, source: 5}}": (
+        "^teacher_recorders.fc.source: is 5; it must be a text"
+    ),
+    delivered("type: MethodOutput"): (
+        "^distill_deliveries.aug.type: no delivery is of type 'MethodOutput'.*Did you mean 'MethodOutputs'"
+    ),
+    delivered("type: MethodOutputs, func_path: a.b"): (
+        "^distill_deliveries.aug: a delivery of type 'MethodOutputs' needs the key 'method_path'"
+    ),
+    delivered("type: FunctionOutputs, func_path: a.b, max_keep_data: 0"): (
+        "^distill_deliveries.aug.max_keep_data: is 0; at least one"
+    ),
+    delivered("type: FunctionOutputs, func_path: a.b, max_keep_data: true"): (
+        "^distill_deliveries.aug.max_keep_data: is True; it must be a whole number"
+    ),
+    "connectors: {wide: {type: LinearConector}}": (
+        "^connectors.wide: no connector is called 'LinearConector'.*Did you mean 'LinearConnector'"
+    ),
+    "connectors: {wide: {type: LinearConnector, in_features: 1}}": (
+        "^connectors.wide: LinearConnector: missing a required argument: 'out_features'"
+    ),
+    "connectors: {wide: [{type: LinearConector}]}": r"^connectors.wide\[0\]: no connector is called",
+    "connectors: {a.b: {type: LinearConnector, in_features: 1, out_features: 1}}": (
+        "^connectors.a.b: the name becomes part of a state dict's keys"
+    ),
+    "distill_losses: {loss_kl: {type: KLDivergance}}": (
+        "^distill_losses.loss_kl: no loss is called 'KLDivergance'.*Did you mean 'KLDivergence'"
+    ),
+    "distill_losses: {loss_kl: 3}": "^distill_losses.loss_kl: a loss is built from .*, not from 3",
+    "distill_losses: {loss_kl: {type: KLDivergence}, loss_b: {type: L2Loss}}": (
+        "^distill_losses.loss_b: has no entry in loss_forward_mappings"
+    ),
+    "loss_forward_mappings: {loss_k: {}}": (
+        "^loss_forward_mappings.loss_k: no loss of that name in distill_losses. Did you mean 'loss_kl'"
+    ),
+    "loss_forward_mappings: {loss_kl: 5}": "^loss_forward_mappings.loss_kl: is a int; give a mapping",
+    mapped(f"{S}, pred_S: {{recorder: fc, from_student: true}}"): (
+        "^loss_forward_mappings.loss_kl.pred_S: the loss takes 'preds_S', 'preds_T'. Did you mean 'preds_S'"
+    ),
+    mapped(S, "preds_S: {recorder: fc, from_student: true}"): (
+        "^loss_forward_mappings.loss_kl: the argument 'preds_T' of the loss is not mapped"
+    ),
+    mapped("preds_S: {recorder: fc, from_student: true, from_input: x}"): (
+        "^loss_forward_mappings.loss_kl.preds_S: needs either 'recorder'"
+    ),
+    mapped("preds_S: {recorder: fc}"): "^loss_forward_mappings.loss_kl.preds_S: needs the key 'from_student'",
+    mapped("preds_S: {recorder: fcc, from_student: true}"): (
+        "^loss_forward_mappings.loss_kl.preds_S.recorder: 'fcc' is not in student_recorders, which has 'fc'. "
+        "Did you mean 'fc'"
+    ),
+    mapped("preds_S: {recorder: fc, from_student: true, connector: wid}"): (
+        "^loss_forward_mappings.loss_kl.preds_S.connector: 'wid' is not in connectors, which has 'wide'. "
+        "Did you mean 'wide'"
+    ),
+    mapped("preds_S: {recorder: fc, from_student: true, record_idx: '0'}"): (
+        "^loss_forward_mappings.loss_kl.preds_S.record_idx: is '0'; it must be a whole number"
+    ),
+    "inputs: labels": "^inputs: is 'labels'; give a list of argument names",
+    "inputs: 5": "^inputs: is 5; give a list of argument names",
+    "return_output: 'no'": "^return_output: is 'no'",
+    "student_loss: 3": "^student_loss: is 3; give 'auto', false, or a mapping",
+    "student_loss: true": "^student_loss: is True; give 'auto', false, or a mapping",
+    "student_loss: {type: CrossEntropyLoss}": "^student_loss: needs the key 'args'",
+    own_loss("5"): "^student_loss.args: is 5",
+    own_loss("{input: from_outptu}"): "^student_loss.args.input: is 'from_outptu'",
+    own_loss("{input: {from_imput: y}}"): "^student_loss.args.input",
+    "pairs: {a: 1}": "^pairs: is a dict; give a list of pairs",
+    "pairs: [layer]": r"^pairs\[0\]: is 'layer'; give a mapping with the keys 'student'",
+    pair(f"{PAIR}, student_conector: 1"): (
+        r"^pairs\[0\].student_conector: unknown key.*Did you mean 'student_connector'"
+    ),
+    pair("student: a, loss: {type: L2Loss}"): r"^pairs\[0\]: needs the key 'teacher'",
+    pair("student: a, teacher: a, loss: L2Loss"): (
+        r"^pairs\[0\].loss: is 'L2Loss'; give a mapping with the key 'type'"
+    ),
+    pair("student: a, teacher: a, loss: {type: L3Loss}"): (
+        r"^pairs\[0\].loss.type: no loss is called 'L3Loss'.*Did you mean 'L2Loss'"
+    ),
+    pair(f"{PAIR}, args: [1]"): r"^pairs\[0\].args: is a list",
+    pair("student: {type: ModuleOutput, source: a}, teacher: a, loss: {type: L2Loss}"): (
+        "no recorder is of type 'ModuleOutput'"
+    ),
+    pair(f"{PAIR}, name: a.b"): "^distill_losses.a.b: the name becomes part",
+}
+
+
+def test_what_is_no_mapping() -> None:
+    assert problems(5)[0].startswith("the spec is a int; a spec is a mapping with 'student_recorders'")
+
+
+@pytest.mark.parametrize("change", WRONG)
+def test_one_clear_message(change: str) -> None:
+    found = problems(six() | yaml.safe_load(change))
+    assert [problem for problem in found if re.search(WRONG[change], problem)], "\n".join(found)
 
 
 @pytest.mark.parametrize(
-    "name", ["recorder_type", "delivery_type", "loss_type", "reference_recorder", "pair_loss_type"]
+    "change",
+    [
+        delivered("type: MethodOutput"),
+        "distill_losses: {loss_kl: {type: KLDivergance}}",
+        mapped("preds_S: {recorder: fcc, from_student: true}"),
+        pair("student: a, teacher: a, loss: {type: L3Loss}"),
+    ],
 )
-def test_one_mistake_is_one_problem(name: str) -> None:
-    found = [problem for problem in problems(WRONG[name][0]) if "fc' is not in" not in problem]
+def test_one_mistake_is_one_problem(change: str) -> None:
+    found = problems(six() | yaml.safe_load(change))
     assert len(found) == 1, "\n".join(found)
 
 
 def test_several_problems_are_one_report() -> None:
-    given = changed(
-        student_recorders={"fc": {"type": "ModuleOutput", "source": "fc"}},
-        distill_deliveries={"aug": {"type": "MethodOutputs"}},
-        distill_losses={"loss_kl": {"type": "KLDivergance"}},
-        extra=1,
-    )
+    given = six() | {
+        "student_recorders": {"fc": {"type": "ModuleOutput", "source": "fc"}},
+        "distill_deliveries": {"aug": {"type": "MethodOutputs"}},
+        "distill_losses": {"loss_kl": {"type": "KLDivergance"}},
+        "extra": 1,
+    }
     given["pairs"] = [{"student": "a"}]
     found = problems(given)
     for place in ("student_recorders.fc.type", "distill_deliveries.aug", "distill_losses.loss_kl", "extra", "pairs[0]"):
@@ -328,7 +405,7 @@ KEYS = st.sampled_from(
 )  # fmt: skip
 SCALARS = (
     st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | st.binary(max_size=2)
-    | st.sampled_from(["", "fc", "auto", "ModuleOutputs", "KLDivergence", "L2Loss", "MethodOutputs", "from_output", "a.b"])
+    | st.sampled_from(["", "fc", "auto", "ModuleOutputs", "KLDivergence", "L2Loss", "from_output", "a.b"])
 )  # fmt: skip
 JUNK = st.recursive(
     SCALARS | st.builds(nn.ReLU),
@@ -347,10 +424,8 @@ JUNK = st.recursive(
 def test_junk_is_a_spec_or_a_spec_error(source: Any) -> None:
     if isinstance(source, str):
         return
-    try:
-        Spec.load(source)
-    except SpecError as error:
-        assert error.problems
+    with suppress(SpecError):
+        assert isinstance(Spec.load(source), Spec)
 
 
 @settings(max_examples=250)
@@ -373,7 +448,6 @@ def test_junk_in_a_good_place_is_a_spec_error(data: st.DataObject) -> None:
         place = place[key]
     try:
         spec = Spec.load(source)
-    except SpecError as error:
-        assert error.problems
-    else:
-        assert isinstance(spec, Spec)
+    except SpecError:
+        return
+    assert isinstance(spec, Spec)
