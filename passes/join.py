@@ -30,7 +30,7 @@ def join(sides: Sequence[Side], modules: Mapping[str, nn.Module], inputs: Sequen
     """Join captured graphs, in order, into one GraphModule that returns what the last one returns.
 
     Placeholders of the same name become one. The module hangs on the objects in ``modules`` themselves, not on copies
-    of them, so what is done to them later (loading weights, moving, replacing a part) is seen.
+    of them, so what is done to them later (loading weights, moving, replacing a module that is one node) is seen.
 
     Args:
         sides: The models in running order; the student is the last.

@@ -35,7 +35,7 @@ class Model(nn.Module):
         return self.last(self.between(self.first(x)))
 
     def between(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        return x
 
 
 class WritesAfterPoint(Model):
@@ -52,9 +52,6 @@ class ClampsItsWeights(Model):
         with torch.no_grad():
             self.first.weight.clamp_(-0.1, 0.1)
         return super().forward(x)
-
-    def between(self, x: Tensor) -> Tensor:
-        return x
 
 
 class Writer(nn.Module):

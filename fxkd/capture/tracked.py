@@ -30,6 +30,7 @@ class Tape(Protocol):
 class Tracked:
     """Mixed into ``int`` and ``float``: arithmetic adds nodes, a decision adds a guard."""
 
+    plain: Any  # the number alone
     tape: Tape
     make: Callable[[], fx.Node]
     _node: fx.Node | None
@@ -38,7 +39,7 @@ class Tracked:
     def of(cls, value: Any, tape: Tape, make: Callable[[], fx.Node]) -> Any:
         """Wrap ``value``; ``make`` gives its node when somebody first asks."""
         number = cls.__new__(cls, value)  # type: ignore[call-arg]
-        number.tape, number.make, number._node = tape, make, None
+        number.plain, number.tape, number.make, number._node = plain(value), tape, make, None
         return number
 
     @property
@@ -47,11 +48,6 @@ class Tracked:
         if self._node is None:
             self._node = self.make()
         return self._node
-
-    @property
-    def plain(self) -> Any:
-        """The number alone."""
-        raise NotImplementedError
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self.plain), (self.plain,)
@@ -74,21 +70,11 @@ class TrackedInt(int, Tracked):
 
     __hash__ = int.__hash__
 
-    @property
-    def plain(self) -> int:
-        """The number alone."""
-        return int.__int__(self)
-
 
 class TrackedFloat(float, Tracked):
     """A ``float`` with a node."""
 
     __hash__ = float.__hash__
-
-    @property
-    def plain(self) -> float:
-        """The number alone."""
-        return float.__float__(self)
 
 
 def plain(value: Any) -> Any:
