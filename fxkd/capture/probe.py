@@ -7,6 +7,7 @@ then the graph of another size is another graph.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isnan
 from typing import Any
 
 import torch
@@ -106,6 +107,8 @@ def _same_arguments(one: Any, other: Any, numbers: dict[fx.Node, int]) -> bool:
 def _same(one: Any, other: Any, numbers: dict[fx.Node, int]) -> bool:
     if isinstance(one, fx.Node) and isinstance(other, fx.Node):
         return numbers[one] == numbers[other]
+    if isinstance(one, float) and isinstance(other, float) and isnan(one) and isnan(other):
+        return True
     return type(one) is type(other) and bool(one == other)
 
 

@@ -260,6 +260,11 @@ def test_a_name_and_a_layout_may_be_given() -> None:
     assert [node.name for node in found.graph.nodes] == ["x", "guard_shape", "teacher_fc", "output"]
 
 
+def test_nan_is_a_constant_like_another() -> None:
+    model = Model(lambda h: h.masked_fill(h < 0, float("nan")))
+    assert_same(model(batch(5)).isnan(), graph_of(model, batch(2))(batch(5)).isnan())
+
+
 # Caches outside the model
 
 
