@@ -60,6 +60,7 @@ def test_training_equals_hooks(name: str, spec: str, backend: str) -> None:
         always_copy=backend == "eager",
     )
     assert_same(hooks, trained(distiller, case))
+    assert len(distiller.programs) == (backend == "graph"), "the graph of two samples runs five"
 
 
 @pytest.mark.parametrize("backend", ["graph", "eager"])
@@ -67,7 +68,9 @@ def test_training_equals_hooks(name: str, spec: str, backend: str) -> None:
 def test_eval_equals_hooks(name: str, spec: str, backend: str) -> None:
     case = ALL[name]
     distiller = prepared(case, spec, backend)
-    distiller.eval()
+    args, kwargs = case.inputs(CAPTURED)
+    distiller.eval()(*args, **kwargs)  # captured in this mode too
+    captured = len(distiller.programs)
     own = {side: copy.deepcopy(module) for side, module in (parts(distiller) | distiller.teachers).items()}
     args, kwargs = case.inputs(RUN, seed=3)
     results: list[Any] = []
@@ -88,3 +91,4 @@ def test_eval_equals_hooks(name: str, spec: str, backend: str) -> None:
         result = run()
         results.append((result.loss, dict(result.losses), result.output, result.records))
     assert_same(*results)
+    assert len(distiller.programs) == captured, "the graph of two samples runs five"
