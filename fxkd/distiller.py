@@ -157,8 +157,8 @@ class Distiller(nn.Module):
     @property
     def graph_module(self) -> fx.GraphModule:
         """The joint graph of the mode that the models are in."""
-        for program in self.programs:
-            if all(side.holds() for side in program.sides):
+        for program in sorted(self.programs, key=Program.holds, reverse=True):
+            if any(situation.fits_models() for situation in program.situations):
                 return program.module
         raise CaptureError(
             "nothing is captured in this mode yet: call the distiller once, or give prepare example_inputs"

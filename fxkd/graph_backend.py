@@ -13,6 +13,7 @@ from fxkd.errors import CaptureError, GuardError
 from fxkd.program import Program
 
 MOST_PROGRAMS = 32
+MOST_CAPTURES = 128
 
 
 class GraphBackend:
@@ -29,19 +30,34 @@ class GraphBackend:
     ) -> None:
         self.build, self.student, self.compile_options = build, student, compile_options
         self.programs: list[Program] = []
+        self.captures = 0
 
     def capture(self, inputs: Inputs) -> Program:
         """Capture a program for ``inputs`` and keep it."""
-        if len(self.programs) >= MOST_PROGRAMS:
-            raise CaptureError(
-                f"{MOST_PROGRAMS} graphs were captured already: what a call is made of (arguments, numbers, sizes that "
-                "decide what is run) changes too often; give tensors in place of changing numbers, or use "
-                "backend='eager'"
-            )
+        if len(self.programs) >= MOST_PROGRAMS or self.captures >= MOST_CAPTURES:
+            raise CaptureError(self._too_many())
+        self.captures += 1
         program = self.build(inputs)
+        for known in self.programs:
+            code = known.module.code
+            if known.take_in(program):
+                return known if known.module.code == code else self._compile(known)
+        self.programs.append(program)
+        return self._compile(program)
+
+    def _too_many(self) -> str:
+        sides = self.programs[-1].situations[-1].sides
+        changed = sorted({name for side in sides for name in side.changed()})
+        held = f"; since the last capture {', '.join(map(repr, changed))} changed" if changed else ""
+        return (
+            f"the models were captured {self.captures} times already: what a call is made of (arguments, numbers, sizes "
+            f"that decide what is run, modes, attributes of modules) changes too often{held}. Give tensors or buffers "
+            "in place of changing numbers, or use backend='eager'"
+        )
+
+    def _compile(self, program: Program) -> Program:
         if self.compile_options is not None:
             program.compiled = torch.compile(program.module, **self.compile_options)
-        self.programs.append(program)
         return program
 
     def step(self, args: tuple[Any, ...], kwargs: dict[str, Any], extra: dict[str, Tensor]) -> dict[str, Any]:

@@ -11,10 +11,37 @@ from torch.fx.passes.infra.pass_base import PassBase
 from fxkd.capture import Captured, Inputs, Layout, PointName, capture, split
 from fxkd.capture.tape import guard
 from fxkd.checks import check_calls, point_of
+from fxkd.modes import merge
 from fxkd.passes import InsertDeliveries, InsertLosses, InsertRecords, ProtectRecords, Prune, join, run
 from fxkd.passes.insert_losses import OwnLoss, Source
 from fxkd.passes.join import Side
 from fxkd.spec import Reference, Spec, StudentLoss
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a graph was captured under, and holds for.
+
+    Args:
+        sides: The captured student and teacher: the modes of their modules and what was read from them.
+        context: The grad mode and autocast: a model may ask for them.
+    """
+
+    sides: tuple[Captured, ...]
+    context: tuple[Any, ...]
+
+    def holds(self) -> bool:
+        """Tell whether the models and the caller are as they were."""
+        return self.context == context() and self.fits_models()
+
+    def fits_models(self) -> bool:
+        """Tell whether the models are as they were, whoever calls."""
+        return all(side.holds() for side in self.sides)
+
+    @property
+    def flags(self) -> dict[nn.Module, bool]:
+        """The mode of every module."""
+        return {module: flag for side in self.sides for module, flag in side.flags}
 
 
 @dataclass(slots=True)
@@ -23,16 +50,14 @@ class Program:
 
     Args:
         layout: The form of call that was captured.
-        sides: The captured student and teacher.
+        situations: What it holds for: train and eval mode are two, where one graph is good for both.
         module: The joint graph on the real modules.
-        context: The grad mode and autocast under which it was captured: a model may ask for them.
         seen: Sizes of inputs on which every guard of the graph was found to hold.
     """
 
     layout: Layout
-    sides: tuple[Captured, ...]
+    situations: list[Situation]
     module: fx.GraphModule
-    context: tuple[Any, ...]
     compiled: Any = None
     seen: set[tuple[torch.Size, ...]] = field(default_factory=set)
     is_certain: bool = True
@@ -43,9 +68,22 @@ class Program:
         self.is_certain = not any(_looks_at_value(node.args[0]) for node in guards)
 
     def fits(self, spec: Any, tensors: list[Tensor], constants: list[Any]) -> bool:
-        """Tell whether a call is of the captured form, and the models are in the captured modes."""
-        same_call = self.layout.matches(spec, tensors, constants) and self.context == context()
-        return same_call and all(side.holds() for side in self.sides)
+        """Tell whether a call is of the captured form, and the models are as when it was captured."""
+        return self.layout.matches(spec, tensors, constants) and self.holds()
+
+    def holds(self) -> bool:
+        """Tell whether the models are as when it was captured."""
+        return any(situation.holds() for situation in self.situations)
+
+    def take_in(self, other: "Program") -> bool:
+        """Become good for what ``other`` is good for, if the graphs are one; tell whether they are."""
+        if not self.layout.is_like(other.layout):
+            return False
+        if not merge(self.module, other.module, [past.flags for past in self.situations], other.situations[0].flags):
+            return False
+        self.situations += other.situations
+        self.seen |= other.seen
+        return True
 
 
 def _looks_at_value(node: Any) -> bool:
@@ -85,7 +123,8 @@ def build(
     check_calls(*sides, spec)
     steps = (*default_passes(spec, clone_records=clone_records, return_records=return_records), *passes)
     joint = run(_join(sides, modules, spec), steps)
-    return Program(layout, sides, joint, context(), seen={tuple(t.shape for t in split(inputs.args, inputs.kwargs)[1])})
+    seen = {tuple(t.shape for t in split(inputs.args, inputs.kwargs)[1])}
+    return Program(layout, [Situation(sides, context())], joint, seen=seen)
 
 
 def _capture_sides(

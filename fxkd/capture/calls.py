@@ -78,9 +78,21 @@ class Calls:
             if id(module) in self.paths and id(module) not in self.opened:
                 return self._call_leaf(original, module, args, kwargs, points)
             self._mark_inputs(points, module_inputs, (args, kwargs))
-            return self._mark_outputs(points, original(module, *args, **kwargs))
+            with self._inside_of(module):
+                value = original(module, *args, **kwargs)
+            return self._mark_outputs(points, value)
 
         return call
+
+    @contextmanager
+    def _inside_of(self, module: nn.Module) -> Iterator[None]:
+        """Let nodes know the opened module in whose forward they are made."""
+        graph = self.tape.graph
+        before, graph.inside = graph.inside, self.paths.get(id(module), graph.inside)
+        try:
+            yield
+        finally:
+            graph.inside = before
 
     def _call_unheard(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Run what a leaf runs; a point found there opens the leaf and all between."""
@@ -99,17 +111,20 @@ class Calls:
         tape, path = self.tape, self.paths[id(module)]
         self._mark_inputs(points, module_inputs, (args, kwargs))
         arguments = tape.argument(args), tape.argument(kwargs)
-        own = [*module.parameters(), *module.buffers()]
-        before, drawn, contents = versions((args, kwargs, own)), drawn_state(), Contents(module)
-        self._inside.append(module)
-        with quiet(tape), _Observer(tape, path):
-            value = original(module, *args, **kwargs)
-        self._inside.pop()
-        set_drawn_state(drawn)
-        self.ran_whole.update(map(id, module.modules()))
-        node = tape.graph.create_node("call_module", f"{tape.name}.{path}", *arguments)
-        node.meta.update(mutates=written(before), reads=storages(own), stateful=_has_state(module))
-        node.meta["effect"] = contents.changed() or not tensors(value)
+        with quiet(tape):
+            own = [*module.parameters(), *module.buffers()]
+            before, drawn, contents = versions((args, kwargs, own)), drawn_state(), Contents(module)
+            self._inside.append(module)
+            try:
+                with _Observer(tape, path):
+                    value = original(module, *args, **kwargs)
+            finally:
+                self._inside.pop()
+            set_drawn_state(drawn)
+            self.ran_whole.update(map(id, module.modules()))
+            node = tape.graph.create_node("call_module", f"{tape.name}.{path}", *arguments)
+            node.meta.update(mutates=written(before), reads=storages(own), stateful=_has_state(module))
+            node.meta["effect"] = contents.changed() or not tensors(value)
         return self._bind_call(value, node, points)
 
     # Named functions

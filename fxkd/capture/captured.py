@@ -1,10 +1,13 @@
 """What a capture gives: a graph, what was called at each named point, and notes for the reader."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import fx, nn
+
+from fxkd.capture.held import Held
 
 
 class PointName(NamedTuple):
@@ -32,6 +35,8 @@ class Captured:
             ``mutates`` (what memory a node gives and changes) and ``calls`` (the named points it holds).
         constants: Tensors and objects that the run met outside the model, by target below ``<name>_constants``.
         flags: The modules and the ``training`` flag each had: the graph holds for these flags only.
+        held: What else the program read from its modules, and what that was.
+        kept: The tensors that stood for the model's own; while they live no other memory has their identity.
         notes: What a reader should know: what was opened and why, what was lifted.
     """
 
@@ -39,6 +44,8 @@ class Captured:
     graph: fx.Graph
     constants: nn.Module
     flags: tuple[tuple[nn.Module, bool], ...]
+    held: tuple[Held, ...] = ()
+    kept: Any = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 
     def calls(self, point: PointName) -> list[fx.Node]:
@@ -46,8 +53,16 @@ class Captured:
         return [node for node, _ in sorted(find_calls(self.graph, point), key=lambda found: found[1])]
 
     def holds(self) -> bool:
-        """Tell whether every module is in the mode it was captured in."""
-        return all(module.training is training for module, training in self.flags)
+        """Tell whether every module is in the mode it was captured in, and holds what the program read from it."""
+        if not all(module.training is training for module, training in self.flags):
+            return False
+        if torch.compiler.is_compiling():  # numbers become guards of the compiled region; the rest it cannot follow
+            return all(getattr(held.module, held.name) == held.form[1] for held in self.held if held.is_number)
+        return all(held.holds() for held in self.held)
+
+    def changed(self) -> list[str]:
+        """Name what the program read from its modules and is something else now."""
+        return [f"{type(held.module).__name__}.{held.name}" for held in self.held if not held.holds()]
 
 
 def find_calls(graph: fx.Graph, point: PointName) -> Iterator[tuple[fx.Node, int]]:

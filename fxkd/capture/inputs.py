@@ -84,6 +84,11 @@ class Layout:
             and all(_same(given, kept) for given, kept in zip(constants, self.constants, strict=True))
         )
 
+    def is_like(self, other: "Layout") -> bool:
+        """Tell whether two layouts are of the same form of call."""
+        same = (self.spec, self.kinds, self.is_tensor) == (other.spec, other.kinds, other.is_tensor)
+        return same and len(self.constants) == len(other.constants) and all(map(_same, self.constants, other.constants))
+
     def fill(self, tensors: list[Any]) -> Inputs:
         """Make a call of this layout out of ``tensors``."""
         free, fixed = iter(tensors), iter(self.constants)

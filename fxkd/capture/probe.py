@@ -107,6 +107,11 @@ def _same_arguments(one: Any, other: Any, numbers: dict[fx.Node, int]) -> bool:
 def _same(one: Any, other: Any, numbers: dict[fx.Node, int]) -> bool:
     if isinstance(one, fx.Node) and isinstance(other, fx.Node):
         return numbers[one] == numbers[other]
+    return same_constant(one, other)
+
+
+def same_constant(one: Any, other: Any) -> bool:
+    """Tell whether two constants are the same; 1 and 1.0 and True are not."""
     if isinstance(one, float) and isinstance(other, float) and isnan(one) and isnan(other):
         return True
     return type(one) is type(other) and bool(one == other)

@@ -11,6 +11,7 @@ from fxkd.capture.attributes import REMEDY as WRITTEN
 from fxkd.capture.calls import Named
 from fxkd.capture.captured import Captured, PointName
 from fxkd.capture.discover import Discovery, discover
+from fxkd.capture.held import held_by
 from fxkd.capture.inputs import Inputs, Layout, split
 from fxkd.capture.lines import drawing_line
 from fxkd.capture.plan import Plan
@@ -63,8 +64,15 @@ def capture(
         frozen = _frozen_sizes(plan, opened, tape)
     tidy(tape.graph)
     pin(tape.graph, frozen)
-    flags = tuple((module, module.training) for module in model.modules())
-    return Captured(name=name, graph=tape.graph, constants=tape.constants, flags=flags, notes=tuple(tape.notes))
+    return Captured(
+        name=name,
+        graph=tape.graph,
+        constants=tape.constants,
+        flags=tuple((module, module.training) for module in model.modules()),
+        held=held_by(tape.reads),
+        kept=tape.attributes,
+        notes=tuple(tape.notes),
+    )
 
 
 def _discovered(plan: Plan, *, other_draws: bool = False) -> tuple[list[Named], set[int]]:

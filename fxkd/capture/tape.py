@@ -55,6 +55,17 @@ class LeakedTensor(Exception):
         self.leaf = leaf
 
 
+class PlacedGraph(fx.Graph):
+    """A graph whose nodes know in which module's forward they were made: ``node.meta["inside"]``, a path."""
+
+    inside: str = ""
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(*args, **kwargs)
+        node.meta["inside"] = self.inside
+        return node
+
+
 class Tape:
     """An fx graph under construction.
 
@@ -70,13 +81,14 @@ class Tape:
     ) -> None:
         self.name = name
         self.mode = mode
-        self.graph = fx.Graph()
+        self.graph = PlacedGraph()
         self.attributes = attributes
         self.modules = modules
         self.constants = nn.Module()
         self.listening = False
         self.notes: list[str] = []
         self.written: list[str] = []
+        self.reads: dict[tuple[int, str], nn.Module] = {}
         self.made_in_leaf: dict[int, tuple[Tensor, str]] = {}
         self._nodes: dict[int, tuple[Any, fx.Node]] = {}
         self._decided: set[tuple[Any, ...]] = set()

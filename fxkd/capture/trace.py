@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from fxkd.capture.attributes import Attributes
 from fxkd.capture.calls import Calls, Named, recorded_calls
 from fxkd.capture.captured import PointCall
+from fxkd.capture.held import noted_reads
 from fxkd.capture.inputs import Inputs, split
 from fxkd.capture.lines import raising_line
 from fxkd.capture.plan import Plan
@@ -61,14 +62,15 @@ def trace(plan: Plan, functions: list[Named], opened: set[int], mode: FakeTensor
         stack.enter_context(recorded_calls(calls, functions))
         stack.enter_context(recorded_regions(tape))
         stack.enter_context(patched(builtins, "range", lambda original: PinningRange))
+        stack.enter_context(noted_reads(tape))
         stack.enter_context(Recording(tape))
         tape.listening = True
         value = _run(plan, given)
+        tape.listening = False
         for point in plan.points:
             if point.kind == "Parameter":
                 tape.mark(find_parameter(plan.model, point.path), PointCall(point, 0))
         tape.graph.output(tape.argument(value)).meta["val"] = value
-        tape.listening = False
         tape.written = attributes.changed(plan.paths, calls.ran_whole) if is_first else []
     if calls.must_open - opened:
         raise MustOpen(calls.must_open & plan.paths.keys())

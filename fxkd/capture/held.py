@@ -1,0 +1,135 @@
+"""What a recorded program read from its modules: a graph is good while they hold the same."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fxkd.points import MISSING, class_attribute
+
+PLAIN = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+CALLABLE = (FunctionType, MethodType, BuiltinFunctionType)
+OPAQUE = (nn.Module, type, ModuleType)
+DEEP = 3  # how far into the objects that a module holds
+MANY = 400  # parts of one container; what is larger counts as one thing
+FLAG = "training"  # kept for every module, read or not
+
+
+class Tape(Protocol):
+    """What is needed of the recording."""
+
+    listening: bool
+    reads: dict[tuple[int, str], nn.Module]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What ``module.name`` was when the forward that reads it was recorded."""
+
+    module: nn.Module
+    name: str
+    form: Any
+
+    @classmethod
+    def of(cls, module: nn.Module, name: str) -> "Held":
+        """Note what the module holds now."""
+        return cls(module, name, form_of(_read(module, name)))
+
+    def holds(self) -> bool:
+        """Tell whether the module holds the same as then."""
+        return bool(form_of(_read(self.module, self.name)) == self.form)
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it is a number, a text or a truth of the module's own."""
+        return isinstance(self.form, tuple) and self.form[0] in (int, float, bool, str)
+
+
+@contextmanager
+def noted_reads(tape: Tape) -> Iterator[None]:
+    """Let ``tape.reads`` collect which attributes of modules the program asks for."""
+
+    def get(module: nn.Module, name: str) -> Any:
+        if tape.listening and not name.startswith("__"):
+            tape.reads[id(module), name] = module
+        return object.__getattribute__(module, name)
+
+    before = vars(nn.Module).get("__getattribute__")
+    setattr(nn.Module, "__getattribute__", get)  # noqa: B010
+    try:
+        yield
+    finally:
+        if before is None:
+            delattr(nn.Module, "__getattribute__")
+        else:
+            setattr(nn.Module, "__getattribute__", before)  # noqa: B010
+
+
+def held_by(reads: dict[tuple[int, str], nn.Module]) -> tuple[Held, ...]:
+    """Note what the modules that were read hold now."""
+    return tuple(Held.of(module, name) for (_, name), module in reads.items() if name != FLAG)
+
+
+def form_of(value: Any, depth: int = DEEP) -> Any:
+    """Give what must stay the same for a graph to go on holding; of a tensor, all but its values.
+
+    >>> form_of({"scale": 2.0}) == form_of({"scale": 2.0}), form_of([1]) == form_of([True])
+    (True, False)
+    """
+    if isinstance(value, Tensor):
+        return Tensor, value.dtype, value.device, value.dim(), value.requires_grad
+    if isinstance(value, PLAIN):
+        return type(value), value
+    if isinstance(value, CALLABLE):
+        return _Callable(value)
+    content = _content(value) if depth else None
+    if content is None or len(content) > MANY:
+        return _Same(value)
+    return type(value), tuple((key, form_of(part, depth - 1)) for key, part in content)
+
+
+def _content(value: Any) -> list[tuple[Any, Any]] | None:
+    """List the parts of a container or a plain object; None for what counts as one thing."""
+    if isinstance(value, dict):
+        return list(value.items())
+    if isinstance(value, (list, tuple)):
+        return list(enumerate(value))
+    if isinstance(value, (set, frozenset)):
+        return sorted(((repr(part), part) for part in value), key=lambda item: item[0])
+    if isinstance(value, OPAQUE) or value is MISSING or not hasattr(value, "__dict__"):
+        return None
+    return list(vars(value).items())
+
+
+class _Same:
+    """Equal to what holds the very same object."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.value is self.value
+
+    __hash__ = object.__hash__
+
+
+class _Callable(_Same):
+    """Equal to what calls the same function, a bound method on the same object."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and bool(other.value == self.value)
+
+    __hash__ = object.__hash__
+
+
+def _read(module: nn.Module, name: str) -> Any:
+    """Give what the module itself holds under ``name``, or else its class."""
+    own: dict[str, Any] = module.__dict__
+    for holder in (own, *(own.get(key, {}) for key in ("_parameters", "_buffers", "_modules"))):
+        if name in holder:
+            return holder[name]
+    return class_attribute(type(module), name)
