@@ -49,7 +49,15 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     " Did you mean 'layer2.1.conv'?"
     """
     names = {str(name).lower(): str(name) for name in known}
-    near = [names[match] for match in get_close_matches(str(given).lower(), names, n=3)]
+    return offer([names[match] for match in get_close_matches(str(given).lower(), names, n=3)])
+
+
+def offer(near: Sequence[str]) -> str:
+    """Give the tail of an error message that offers names, or nothing where there is none.
+
+    >>> offer(["fc", "head"])
+    " Did you mean 'fc' or 'head'?"
+    """
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from fxkd.errors import PointError, did_you_mean
+from fxkd.errors import PointError, did_you_mean, offer
+from fxkd.nearest import as_ranges, nearest_paths
 
 FUNCTION_FORM = "module.function"
 METHOD_FORM = "module.Class.method"
@@ -175,7 +176,7 @@ def _prefix(names: list[str], module: nn.Module) -> str:
 
 def _offer(names: Iterable[str], nothing: str, most: int = 12) -> str:
     """List names in single quotes, the first few of many."""
-    quoted = [repr(name) for name in names]
+    quoted = as_ranges(list(names))
     more = f" and {len(quoted) - most} more" if len(quoted) > most else ""
     return ", ".join(quoted[:most]) + more or nothing
 
@@ -183,13 +184,17 @@ def _offer(names: Iterable[str], nothing: str, most: int = 12) -> str:
 def _module_hint(model: nn.Module, path: str) -> str:
     if path in dict(model.named_parameters(remove_duplicate=False)):
         return f" {path!r} is a parameter: record it with type 'Parameter'."
-    return did_you_mean(path, [name for name, _ in model.named_modules(remove_duplicate=False)])
+    if path in dict(model.named_buffers(remove_duplicate=False)):
+        return f" {path!r} is a buffer, not a module: record the module that gives a value made of it."
+    return offer(nearest_paths(path, [name for name, _ in model.named_modules(remove_duplicate=False)]))
 
 
 def _parameter_hint(model: nn.Module, path: str) -> str:
     if path in dict(model.named_buffers(remove_duplicate=False)):
         return f" {path!r} is a buffer, not a parameter."
-    return did_you_mean(path, [name for name, _ in model.named_parameters(remove_duplicate=False)])
+    if path in dict(model.named_modules(remove_duplicate=False)):
+        return f" {path!r} is a module: record it with type 'ModuleOutputs'."
+    return offer(nearest_paths(path, [name for name, _ in model.named_parameters(remove_duplicate=False)]))
 
 
 def _owner(names: list[str], path: str) -> tuple[object, str]:

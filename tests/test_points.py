@@ -56,8 +56,10 @@ def test_find_module_errors(path: Any, message: str) -> None:
 
 
 def test_long_lists_are_cut() -> None:
-    with pytest.raises(PointError, match="'11' and 28 more"):
+    with pytest.raises(PointError, match=r"has '0'..'39'\."):
         find_module(nn.Sequential(*(nn.Identity() for _ in range(40))), "40")
+    with pytest.raises(PointError, match=r"'part_11' and 28 more\."):
+        find_module(nn.ModuleDict({f"part_{index}": nn.Identity() for index in range(40)}), "40")
 
 
 def test_a_model_is_needed() -> None:
