@@ -9,29 +9,23 @@ from torch.utils import _pytree as pytree
 from fxkd.capture import Captured, PointName
 from fxkd.errors import PointError, Problems
 from fxkd.points import find_function, find_method, find_module, find_parameter
-from fxkd.spec import Recorder, Reference, Spec
+from fxkd.spec import Recorder, Reference, Spec, StudentLoss
 
 PATH_KEYS = {"ModuleOutputs": "source", "FunctionOutputs": "func_path", "MethodOutputs": "method_path"}
 
 
-def check_models(student: object, teacher: object) -> None:
+def check_models(student: object, teacher: object, problems: Problems) -> None:
     """Refuse what is no model, and one object in both places."""
-    problems = Problems()
     for name, model in (("student", student), ("teacher", teacher)):
         if not isinstance(model, nn.Module):
-            problems.add(name, f"is a {type(model).__name__}; give an nn.Module")
+            hint = ": give an object of that class, not the class itself" if isinstance(model, type) else ""
+            problems.add(name, f"is a {type(model).__name__}; give an nn.Module{hint}")
     if student is teacher and isinstance(student, nn.Module):
         problems.add("teacher", "is the student itself; give another module (copy.deepcopy makes one)")
-    problems.raise_if_any()
 
 
-def check_paths(student: nn.Module, teacher: nn.Module, spec: Spec) -> None:
-    """Check that every path of the spec names something.
-
-    Raises:
-        SpecError: One report of all that name nothing.
-    """
-    problems = Problems()
+def check_paths(student: object, teacher: object, spec: Spec, problems: Problems) -> None:
+    """Check that every path of the spec names something, and that there is anything to do at all."""
     recorders_of = {"student_recorders": (student, spec.student_recorders)}
     recorders_of["teacher_recorders"] = (teacher, spec.teacher_recorders)
     for section, (model, recorders) in recorders_of.items():
@@ -41,7 +35,13 @@ def check_paths(student: nn.Module, teacher: nn.Module, spec: Spec) -> None:
         for model in (student, teacher) if delivery.type == "ModuleOutputs" else (student,):
             where = f"distill_deliveries.{name}.{PATH_KEYS[delivery.type]}"
             _check_path(model, PointName(delivery.type, delivery.path), where, problems)
-    problems.raise_if_any()
+    asked = (spec.distill_losses, spec.distill_deliveries, spec.student_recorders, spec.teacher_recorders)
+    if not problems.found and not any(asked) and not isinstance(spec.student_loss, StudentLoss):
+        problems.add(
+            "the spec",
+            "asks for nothing: there is no loss, no delivery and no recorder in it; give 'pairs', or 'distill_losses' "
+            "with 'student_recorders', 'teacher_recorders' and 'loss_forward_mappings'",
+        )
 
 
 def point_of(recorder: Recorder) -> PointName:
@@ -49,16 +49,18 @@ def point_of(recorder: Recorder) -> PointName:
     return PointName(recorder.type, recorder.source)
 
 
-def _check_path(model: nn.Module, point: PointName, where: str, problems: Problems) -> None:
+def _check_path(model: object, point: PointName, where: str, problems: Problems) -> None:
     try:
-        if point.kind.startswith("Module"):
-            find_module(model, point.path)
+        if point.kind.startswith("Function"):
+            find_function(point.path)
+        elif point.kind.startswith("Method"):
+            find_method(point.path)
+        elif not isinstance(model, nn.Module):
+            return  # said by check_models
         elif point.kind == "Parameter":
             find_parameter(model, point.path)
-        elif point.kind.startswith("Function"):
-            find_function(point.path)
         else:
-            find_method(point.path)
+            find_module(model, point.path)
     except PointError as error:
         problems.add(where, str(error))
 
@@ -69,7 +71,7 @@ def check_calls(student: Captured, teacher: Captured, spec: Spec) -> None:
     Raises:
         SpecError: One report of all problems.
     """
-    problems = Problems()
+    problems = Problems(dict(spec.lines))
     _check_records(student, "student_recorders", spec.student_recorders, problems)
     _check_records(teacher, "teacher_recorders", spec.teacher_recorders, problems)
     for name, delivery in spec.distill_deliveries.items():

@@ -1,23 +1,25 @@
 """Prepare a distillation: from two models and a spec to one module that is trained like any other."""
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, fx, nn
 
-from fxkd import registry
 from fxkd.capture import Inputs
 from fxkd.checks import check_models, check_paths
 from fxkd.eager_backend import EagerBackend
-from fxkd.errors import CaptureError, SpecError
+from fxkd.errors import CaptureError, Problems, SpecError, did_you_mean
 from fxkd.graph_backend import GraphBackend
 from fxkd.output import DistillOutput
 from fxkd.program import Program, build
-from fxkd.spec import Spec, StudentLoss
+from fxkd.spec import Spec
+from fxkd.spec.build import build_parts
 
 
 def prepare(
@@ -62,11 +64,13 @@ def prepare(
     >>> out.output.shape, list(out.losses), student[0].weight.grad is not None
     (torch.Size([5, 2]), ['loss_0'], True)
     """
+    problems = Problems()
     if backend not in ("graph", "eager"):
-        raise SpecError([f"backend: is {backend!r}; there is 'graph' and 'eager'"])
-    check_models(student, teacher)
-    spec = Spec.load(spec)
-    check_paths(student, teacher, spec)
+        problems.add("backend", f"is {backend!r}; there is 'graph' and 'eager'")
+    check_models(student, teacher, problems)
+    spec = Spec.read(spec, problems)
+    check_paths(student, teacher, spec, problems)
+    problems.raise_if_any()
     records = {"clone_records": clone_records, "return_records": return_records}
     distiller = Distiller(student, teacher, spec, backend=backend, compile=compile, **records)
     if example_inputs is not None:
@@ -112,9 +116,7 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         self.student = student
-        self.connectors = nn.ModuleDict({name: registry.connectors.build(c) for name, c in spec.connectors.items()})
-        self.losses = nn.ModuleDict({name: registry.losses.build(c) for name, c in spec.distill_losses.items()})
-        self.student_loss = build_student_loss(spec.student_loss)
+        self.connectors, self.losses, self.student_loss = build_parts(spec)
         self.spec, self.clone_records, self.return_records = spec, clone_records, return_records
         self.backend, self.compile_options = backend, compile_options(compile, student)
         self._beside = {"teacher": teacher}  # in a dict, so that torch does not take the teacher for a part
@@ -234,21 +236,17 @@ def compile_options(given: Any, student: nn.Module) -> dict[str, Any] | None:
     if isinstance(given, bool):
         return {} if given else None
     if isinstance(given, Mapping):
+        takes = list(inspect.signature(torch.compile).parameters)[1:]
+        unknown = [
+            f"compile.{key}: unknown option; torch.compile takes {', '.join(map(repr, takes))}."
+            + did_you_mean(key, takes)
+            for key in given
+            if key not in takes
+        ]
+        if unknown:
+            raise SpecError(unknown)
         return dict(given)
     raise SpecError([f"compile: is {given!r}; give 'auto', True, False or a dict of torch.compile's options"])
-
-
-def build_student_loss(given: StudentLoss | str | bool) -> nn.Module | None:
-    """Build the module of a student loss that the spec describes."""
-    if not isinstance(given, StudentLoss):
-        return None
-    cls = getattr(nn, given.type, None) if given.scope == "torch.nn" else registry.losses.get(given.type)
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise SpecError([f"student_loss.type: torch.nn has no loss {given.type!r}"])
-    try:
-        return cls(**given.options)
-    except TypeError as error:
-        raise SpecError([f"student_loss: {error}"]) from None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from torch import nn
@@ -16,9 +17,12 @@ ModuleClass = TypeVar("ModuleClass", bound=type[nn.Module])
 class Registry:
     """One family of modules by name; the files of its package are imported at the first look-up.
 
+    Another package adds members by entry points in the group ``fxkd.losses`` or ``fxkd.connectors``. In its
+    ``pyproject.toml``: ``[project.entry-points."fxkd.losses"]`` with a line ``MyLoss = "my_package.losses:MyLoss"``.
+
     Args:
         kind: What one member is called in messages: ``"loss"`` or ``"connector"``.
-        package: Dotted name of the package whose files register themselves when imported.
+        package: Dotted name of the package whose files register themselves when imported, and of the group.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -35,7 +39,7 @@ class Registry:
                 cell of a notebook run twice) takes its own place.
 
         Raises:
-            SpecError: A name belongs to another class already.
+            SpecError: A name belongs to another class already; no name was given; what is decorated is no module.
 
         >>> losses = Registry("loss", "fxkd.losses")  # yours is fxkd.loss, or fxkd.connector
         >>> @losses.register("SquaredDistance")
@@ -45,37 +49,57 @@ class Registry:
         >>> losses.build({"type": "SquaredDistance"})
         SquaredDistance()
         """
+        known = f"@fxkd.{self.kind}"
+        if not names or not all(isinstance(name, str) for name in names):
+            raise SpecError([f'{known} takes the name under which specs find the class: {known}("MyName")'])
 
         def decorate(cls: ModuleClass) -> ModuleClass:
+            if not _is_module_class(cls):
+                raise SpecError([f"{known}({names[0]!r}) decorates a class derived from nn.Module, not {cls!r}"])
+            if not cls.__module__.startswith(f"{self.package}."):
+                self._discover()  # so that a name of fxkd's own is refused here, not when it is next looked up
             for name in names:
-                known = self._classes.setdefault(name, cls)
-                if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-                    raise SpecError([f"the {self.kind} {name!r} is {known.__module__}.{known.__qualname__} already"])
+                self._refuse_other(name, cls)
                 self._classes[name] = cls
             return cls
 
         return decorate
 
     def names(self) -> list[str]:
-        """List every registered name, in alphabetical order."""
+        """List every name, in alphabetical order: fxkd's own, registered ones, and those of other packages."""
         self._discover()
-        return sorted(self._classes)
+        return sorted({*self._classes, *(entry.name for entry in entry_points(group=self.package))})
 
-    def get(self, name: str) -> type[nn.Module]:
-        """Return the class called ``name``; the error of an unknown one offers the nearest names."""
+    def get(self, name: Any) -> type[nn.Module]:
+        """Return the class called ``name``; entry points of other packages are loaded when they are asked for.
+
+        Raises:
+            SpecError: There is none (offers the nearest names), or the package that announces it cannot give it.
+        """
+        if not isinstance(name, str):
+            raise SpecError([f"the type of a {self.kind} is a name, not {name!r}"])
         self._discover()
         if name not in self._classes:
-            raise SpecError([f"no {self.kind} is called {name!r}." + did_you_mean(name, self._classes)])
+            self._classes[name] = self._load(name)
         return self._classes[name]
 
     def build(self, config: Mapping[str, Any] | Sequence[Any] | nn.Module) -> nn.Module:
-        """Build what ``config`` says: ``{"type": name, **arguments}``, a list of them (a chain), or a ready module."""
+        """Build what ``config`` says: ``{"type": name, **arguments}``, a list of them (a chain), or a ready module.
+
+        Raises:
+            SpecError: There is no such class, or it does not take the arguments.
+        """
         if isinstance(config, nn.Module):
             return config
         if isinstance(config, Sequence) and not isinstance(config, str):
             return nn.Sequential(*map(self.build, config))
         cls, arguments = self.check(config)
-        return cls(**arguments)
+        try:
+            return cls(**arguments)
+        except SpecError:
+            raise
+        except Exception as error:
+            raise SpecError([f"{cls.__name__}: {type(error).__name__} as it was built: {error}"]) from error
 
     def check(self, config: object) -> tuple[type[nn.Module], dict[str, Any]]:
         """Give the class that ``config`` names and the arguments for it, without building it."""
@@ -90,7 +114,7 @@ class Registry:
     def _split(self, config: object) -> tuple[str, dict[str, Any]]:
         if not isinstance(config, Mapping) or not isinstance(config.get("type"), str):
             raise SpecError([f"a {self.kind} is built from {{'type': name, **arguments}}, not from {config!r}"])
-        arguments = dict(config)
+        arguments = {key: _plain(value) for key, value in config.items()}
         return arguments.pop("type"), arguments
 
     def _discover(self) -> None:
@@ -100,6 +124,39 @@ class Registry:
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.package}.{module.name}")
         self._discovered = True
+
+    def _refuse_other(self, name: str, cls: type[nn.Module]) -> None:
+        known = self._classes.get(name, cls)
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise SpecError([f"the {self.kind} {name!r} is {known.__module__}.{known.__qualname__} already"])
+
+    def _load(self, name: str) -> type[nn.Module]:
+        """Load the class that another package announces under ``name``."""
+        found = {entry.value: entry for entry in entry_points(group=self.package) if entry.name == name}
+        if not found:
+            raise SpecError([f"no {self.kind} is called {name!r}." + did_you_mean(name, self.names())])
+        sources = [f"{entry.dist.name if entry.dist else 'a package'!r} ({entry.value})" for entry in found.values()]
+        if len(found) > 1:
+            raise SpecError([f"the {self.kind} {name!r} is announced by {' and by '.join(sources)}: uninstall one"])
+        announced = f"the {self.kind} {name!r} of the package {sources[0]}"
+        try:
+            cls = next(iter(found.values())).load()
+        except Exception as error:
+            raise SpecError([f"{announced} cannot be loaded: {type(error).__name__}: {error}"]) from error
+        if not _is_module_class(cls):
+            raise SpecError([f"{announced} is no class derived from nn.Module: {cls!r}"])
+        return cls  # type: ignore[no-any-return]
+
+
+def _is_module_class(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module)
+
+
+def _plain(value: Any) -> Any:
+    """Copy dicts and lists, so that a class may change its options."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return list(map(_plain, value)) if type(value) is list else value
 
 
 losses = Registry("loss", "fxkd.losses")

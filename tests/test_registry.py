@@ -1,14 +1,21 @@
 """Tests of fxkd/registry.py."""
 
+import importlib
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
+import fxkd
 from fxkd import connectors, losses
 from fxkd.errors import SpecError
 from fxkd.registry import Registry
+from fxkd.registry import connectors as connectors_registry
+from fxkd.registry import losses as losses_registry
 
 
 class Toy(nn.Module):
@@ -41,6 +48,146 @@ def test_a_name_is_given_once(registry: Registry) -> None:
 def test_an_unknown_name_offers_near_ones(registry: Registry) -> None:
     with pytest.raises(SpecError, match=r"^no toy is called 'Toi'\. Did you mean 'Toy'"):
         registry.get("Toi")
+
+
+@pytest.mark.parametrize("name", [None, 3, ["Toy"], {}, Toy])
+def test_a_type_is_a_name(registry: Registry, name: object) -> None:
+    with pytest.raises(SpecError, match=r"^the type of a toy is a name, not "):
+        registry.get(name)
+
+
+def test_the_decorators() -> None:
+    with pytest.raises(SpecError, match=r"^@fxkd\.loss takes the name under which specs find the class: @fxkd\.loss\("):
+
+        @fxkd.loss  # type: ignore[arg-type]
+        class Bare(nn.Module):
+            pass
+
+    with pytest.raises(SpecError, match=r"^@fxkd\.connector takes the name"):
+        fxkd.connector()
+    for wrong in (test_build, object, Toy(1)):
+        with pytest.raises(SpecError, match=r"^@fxkd\.loss\('Own'\) decorates a class derived from nn\.Module, not "):
+            fxkd.loss("Own")(wrong)  # type: ignore[type-var]
+    assert "Own" not in losses_registry.names()
+
+
+def test_a_name_of_fxkds_own_is_refused_even_before_it_was_looked_up() -> None:
+    registry = Registry("loss", "fxkd.losses")
+    registry._classes.update(losses_registry._classes)
+    with pytest.raises(SpecError, match=r"the loss 'L2Loss' is fxkd\.losses\.l2_loss\.L2Loss already"):
+        registry.register("L2Loss")(Toy)
+
+
+def test_a_class_that_cannot_be_built(registry: Registry) -> None:
+    @registry.register("Broken")
+    class Broken(nn.Module):
+        def __init__(self, parts: list[int], options: dict[str, list[int]]) -> None:
+            super().__init__()
+            parts.clear()
+            options["a"].append(1)
+            raise ZeroDivisionError("by nothing")
+
+    config: dict[str, Any] = {"type": "Broken", "parts": [1], "options": {"a": []}}
+    with pytest.raises(SpecError, match=r"^Broken: ZeroDivisionError as it was built: by nothing"):
+        registry.build(config)
+    assert config == {"type": "Broken", "parts": [1], "options": {"a": []}}
+
+
+# Entry points of other packages
+
+
+@pytest.fixture
+def announce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Install a distribution with these entry points: a folder beside its module."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def install(name: str, lines: str) -> None:
+        folder = tmp_path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(lines)
+        importlib.invalidate_caches()
+
+    (tmp_path / "foreign_losses.py").write_text(
+        "import fxkd\nfrom torch import nn\n"
+        "class Foreign(nn.Module):\n"
+        "    def forward(self, preds_S, preds_T):\n        return (preds_S - preds_T).abs().max()\n"
+        "class Widen(nn.Linear):\n    pass\n"
+        "@fxkd.loss('Decorated')\nclass Decorated(Foreign):\n    pass\n"
+        "NUMBER = 5\n"
+    )
+    (tmp_path / "foreign_broken.py").write_text("import no_such_library\n")
+    yield install
+    for module in ("foreign_losses", "foreign_broken"):
+        sys.modules.pop(module, None)
+    for registry in (losses_registry, connectors_registry):
+        for name in ("Foreign", "Widen", "Decorated", "Number"):
+            registry._classes.pop(name, None)
+
+
+GOOD = """[fxkd.losses]
+Foreign = foreign_losses:Foreign
+Decorated = foreign_losses:Decorated
+Number = foreign_losses:NUMBER
+Broken = foreign_broken:Loss
+Absent = foreign_losses:Absent
+
+[fxkd.connectors]
+Widen = foreign_losses:Widen
+"""
+
+
+def test_losses_and_connectors_of_another_package(announce: Callable[[str, str], None]) -> None:
+    announce("foreign-losses", GOOD)
+    losses_registry.get("L2Loss")
+    assert {"Foreign", "Decorated", "Broken", "L2Loss"} <= set(losses_registry.names())
+    assert "foreign_losses" not in sys.modules  # nothing is loaded that was not asked for
+    pair = {
+        "student": "0",
+        "teacher": "0",
+        "loss": {"type": "Foreign"},
+        "student_connector": {"type": "Widen", "in_features": 2, "out_features": 3},
+    }
+    student, teacher = nn.Sequential(nn.Linear(4, 2)), nn.Sequential(nn.Linear(4, 3))
+    distiller = fxkd.prepare(student, teacher, {"pairs": [pair]})
+    x = torch.ones(5, 4)
+    widened = distiller.connectors["loss_0_student"](student[0](x))
+    assert distiller(x).loss.item() == pytest.approx((widened - teacher[0](x)).abs().max().item())
+    assert losses_registry.get("Decorated").__module__ == "foreign_losses"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "Broken",
+            r"^the loss 'Broken' of the package 'foreign-losses' \(foreign_broken:Loss\) cannot be loaded: "
+            r"ModuleNotFoundError: No module named 'no_such_library'",
+        ),
+        ("Absent", r"'Absent' of the package 'foreign-losses' .* cannot be loaded: AttributeError: .* 'Absent'"),
+        ("Number", r"'Number' of the package 'foreign-losses' .* is no class derived from nn\.Module: 5"),
+        ("Foriegn", r"^no loss is called 'Foriegn'\. Did you mean 'Foreign'"),
+    ],
+)
+def test_what_another_package_cannot_give(announce: Callable[[str, str], None], name: str, message: str) -> None:
+    announce("foreign-losses", GOOD)
+    with pytest.raises(SpecError, match=message):
+        losses_registry.get(name)
+
+
+def test_two_packages_with_one_name(announce: Callable[[str, str], None]) -> None:
+    announce("foreign-losses", GOOD)
+    announce("second-losses", "[fxkd.losses]\nForeign = second:Foreign\n")
+    with pytest.raises(SpecError, match=r"^the loss 'Foreign' is announced by .* and by .*: uninstall one"):
+        losses_registry.get("Foreign")
+
+
+def test_a_broken_package_is_named_with_the_place(announce: Callable[[str, str], None]) -> None:
+    announce("foreign-losses", GOOD)
+    model = nn.Sequential(nn.Linear(4, 2))
+    spec = {"pairs": [{"student": "0", "teacher": "0", "loss": {"type": "Broken"}}]}
+    with pytest.raises(SpecError, match=r"^pairs\[0\]\.loss\.type: the loss 'Broken' of the package 'foreign-losses'"):
+        fxkd.prepare(model, nn.Sequential(nn.Linear(4, 2)), spec)
 
 
 def test_build(registry: Registry) -> None:

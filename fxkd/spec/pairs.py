@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fxkd import registry
-from fxkd.errors import Problems, SpecError, did_you_mean
+from fxkd.errors import Problems, SpecError, did_you_mean, near_names
 
 KEYS = ("student", "teacher", "loss", "student_connector", "teacher_connector", "args", "name")
 SECTIONS = ("student_recorders", "teacher_recorders", "connectors", "distill_losses", "loss_forward_mappings")
@@ -35,11 +35,12 @@ def _expand(spec: dict[str, Any], pair: Any, where: str, problems: Problems) -> 
     if not isinstance(pair, Mapping):
         problems.add(where, f"is {pair!r}; give a mapping with the keys {', '.join(map(repr, KEYS))}")
         return
-    for key in [key for key in pair if key not in KEYS]:
+    unknown = [key for key in pair if key not in KEYS]
+    for key in unknown:
         there = ", ".join(map(repr, KEYS))
         problems.add(f"{where}.{key}", f"unknown key; there is {there}." + did_you_mean(str(key), KEYS))
     for key in ("student", "teacher", "loss"):
-        if key not in pair:
+        if key not in pair and not near_names(key, unknown):
             problems.add(where, f"needs the key {key!r}")
     if not isinstance(pair.get("args", {}), Mapping):
         what = type(pair["args"]).__name__
@@ -52,7 +53,11 @@ def _expand(spec: dict[str, Any], pair: Any, where: str, problems: Problems) -> 
     mapping = {argument: _as_reference(value) for argument, value in pair.get("args", {}).items()}
     for side, argument in zip(("student", "teacher"), arguments, strict=False):
         mapping[argument] = _side(spec, pair, side, name)
+        problems.stands_at(f"{side}_recorders.{mapping[argument]['recorder']}", f"{where}.{side}")
+        problems.stands_at(f"connectors.{name}_{side}", f"{where}.{side}_connector")
     spec["loss_forward_mappings"][name] = mapping
+    problems.stands_at(f"distill_losses.{name}", f"{where}.loss")
+    problems.stands_at(f"loss_forward_mappings.{name}", where)
 
 
 def _side(spec: dict[str, Any], pair: Mapping[str, Any], side: str, name: str) -> dict[str, Any]:

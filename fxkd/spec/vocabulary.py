@@ -1,13 +1,14 @@
 """The entries of a spec, each a frozen record that reads itself from a mapping and reports what it cannot read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from torch import nn
 
-from fxkd.errors import Problems, did_you_mean
+from fxkd.errors import Problems, did_you_mean, near_names
+from fxkd.spec.frozen import frozen
 
 Config = Mapping[str, Any] | Sequence[Mapping[str, Any]] | nn.Module
 Entry = TypeVar("Entry")
@@ -70,7 +71,12 @@ class StudentLoss:
     args: Mapping[str, Any]
     scope: str = "torch.nn"
     weight: float = 1.0
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Keep copies that nobody can change."""
+        object.__setattr__(self, "args", frozen(self.args))
+        object.__setattr__(self, "options", frozen(self.options))
 
 
 def read_entry(kind: type[Entry], given: Any, where: str, problems: Problems) -> Entry | None:
@@ -86,7 +92,8 @@ def read_entry(kind: type[Entry], given: Any, where: str, problems: Problems) ->
         problems.add(f"{where}.{key}", f"unknown key; there is {_names(kind)}." + did_you_mean(str(key), known))
     missing = [name for name, field in known.items() if field.default is MISSING and name not in given]
     for name in missing:
-        problems.add(where, f"needs the key {name!r}")
+        if not near_names(name, unknown):
+            problems.add(where, f"needs the key {name!r}")
     if unknown or missing:
         return None
     types = get_type_hints(kind)

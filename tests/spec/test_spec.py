@@ -1,5 +1,6 @@
 """Specs: six keys from a mapping or YAML, pairs, and one clear report of everything that is wrong."""
 
+import copy
 import pickle
 import re
 from contextlib import suppress
@@ -86,6 +87,39 @@ def test_a_spec_is_frozen_and_can_be_pickled() -> None:
     with pytest.raises(FrozenInstanceError):
         spec.return_output = False  # type: ignore[misc]
     assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+def test_nothing_that_happens_to_the_dict_later_changes_a_spec() -> None:
+    given = six() | {"student_loss": {"type": "MSELoss", "args": {"input": "from_output", "target": "from_output"}}}
+    spec, same = Spec.load(given), Spec.load(given)
+    given["distill_losses"]["loss_kl"]["tau"] = 9
+    given["student_recorders"].clear()
+    given["loss_forward_mappings"]["loss_kl"]["preds_S"]["recorder"] = "other"
+    given["student_loss"]["args"]["input"] = 3
+    assert spec == same
+    assert spec.distill_losses["loss_kl"]["tau"] == 4  # type: ignore[call-overload, index]
+
+
+def test_what_a_spec_holds_cannot_be_changed() -> None:
+    spec = Spec.load(six())
+    for held in (spec, copy.deepcopy(spec), pickle.loads(pickle.dumps(spec))):
+        for mapping in (held.distill_losses, held.distill_losses["loss_kl"], held.loss_forward_mappings["loss_kl"]):
+            for change in (
+                lambda: mapping.update(x=1),  # type: ignore[union-attr]  # noqa: B023
+                lambda: mapping.__setitem__("x", 1),  # type: ignore[union-attr]  # noqa: B023
+                lambda: mapping.clear(),  # type: ignore[union-attr]  # noqa: B023
+                lambda: mapping.pop("tau"),  # type: ignore[union-attr]  # noqa: B023
+            ):
+                with pytest.raises(TypeError, match="a spec does not change"):
+                    change()
+    assert spec == Spec.load(six())
+
+
+def test_a_dict_made_of_a_part_is_free() -> None:
+    spec = Spec.load(six())
+    free = dict(spec.distill_losses["loss_kl"]) | {"tau": 1}  # type: ignore[arg-type]
+    assert free["tau"] == 1
+    assert spec.distill_losses["loss_kl"].copy() == {"type": "KLDivergence", "tau": 4, "loss_weight": 1}  # type: ignore[union-attr]
 
 
 def test_the_wrapper_is_taken_off() -> None:
@@ -331,7 +365,7 @@ WRONG = {
 
 
 def test_what_is_no_mapping() -> None:
-    assert problems(5)[0].startswith("the spec is a int; a spec is a mapping with 'student_recorders'")
+    assert problems(5)[0].startswith("the spec: is a int; a spec is a mapping with 'pairs'")
 
 
 @pytest.mark.parametrize("change", WRONG)
@@ -343,6 +377,17 @@ def test_one_clear_message(change: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
+        "student_recorders: {fc: {type: ModuleOutput, source: fc}}",  # and the mapping reads it
+        "student_recorders: {fc: {type: ModuleOutputs, surce: fc}}",
+        "student_recorders: [fc]",
+        "loss_forward_mappings: {loss_kl: 5}",
+        "loss_forward_mappings: {loss_k: {}}",
+        mapped("pred_S: {recorder: fc, from_student: true}"),
+        mapped("preds_S: {recorder: fc, from_student: true, record_idx: '0'}"),
+        "connectors: {wide: {type: LinearConector, in_features: 4, out_features: 8}}",
+        "connectors: {wide: }",
+        "distill_losses: {loss_kl: {type: KLDivergence, taw: 4}}",
+        pair("student: a, techer: a, loss: {type: L2Loss}"),
         delivered("type: MethodOutput"),
         "distill_losses: {loss_kl: {type: KLDivergance}}",
         mapped("preds_S: {recorder: fcc, from_student: true}"),
@@ -352,6 +397,30 @@ def test_one_clear_message(change: str) -> None:
 def test_one_mistake_is_one_problem(change: str) -> None:
     found = problems(six() | yaml.safe_load(change))
     assert len(found) == 1, "\n".join(found)
+
+
+def test_what_stands_under_a_misspelt_key_is_not_missing_besides() -> None:
+    given = six()
+    given["student_recorder"] = given.pop("student_recorders")
+    given["distil_losses"] = given.pop("distill_losses")
+    assert [problem.partition(":")[0] for problem in problems(given)] == ["student_recorder", "distil_losses"]
+
+
+def test_a_recorder_of_the_other_side() -> None:
+    given = six()
+    given["student_recorders"] = {"head": given["student_recorders"]["fc"]}
+    assert problems(given) == [
+        "loss_forward_mappings.loss_kl.preds_S.recorder: 'fc' is not in student_recorders, which has 'head'. "
+        "'fc' is in teacher_recorders: set 'from_student' to false."
+    ]
+
+
+def test_a_spec_made_by_hand_is_checked_too() -> None:
+    spec = Spec(distill_losses={"loss": {"type": "L1Los"}})
+    assert problems(spec) == [
+        "distill_losses.loss: no loss is called 'L1Los'. Did you mean 'L1Loss' or 'L2Loss'?",
+        "distill_losses.loss: has no entry in loss_forward_mappings, so it is never computed",
+    ]
 
 
 def test_several_problems_are_one_report() -> None:
@@ -367,22 +436,6 @@ def test_several_problems_are_one_report() -> None:
         assert [problem for problem in found if problem.startswith(place)], place
     with pytest.raises(SpecError, match=rf"^{len(found)} problems:\n  - "):
         Spec.load(given)
-
-
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    (message,) = problems(tmp_path / "none.yaml")
-    assert "none.yaml' cannot be read: No such file" in message
-
-
-@pytest.mark.parametrize("content", [b"a: [1", b"\xff\xfe\x00", b"- 1", b"", b"x", b"? [a]\n: 1\n"])
-def test_a_file_that_is_no_spec(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "spec.yaml"
-    path.write_bytes(content)
-    if content == b"":
-        with pytest.raises(SpecError, match=r"spec.yaml is a NoneType; a spec is a mapping"):
-            Spec.load(path)
-    else:
-        assert str(path) in problems(path)[0] or content.startswith(b"?")
 
 
 def test_a_yaml_file_runs_nothing(tmp_path: Path) -> None:
