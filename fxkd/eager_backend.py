@@ -1,6 +1,7 @@
 """Run the same spec without a graph: patches and hooks around the models' own forward, in place only while they run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ class EagerBackend:
     ) -> Any:
         recorders.initialize(model)
         deliveries.initialize(model)
-        with recorders, deliveries:
+        with recorders, deliveries, _uncompiled():
             return model(*args, **kwargs)
 
     def _result(self, output: Any, recorders: dict[bool, RecorderManager], given: dict[str, Any]) -> dict[str, Any]:
@@ -102,6 +103,18 @@ class EagerBackend:
             return self.modules["student_loss"](**args) * own.weight
         found = [mean_of(value) for value in returned_losses(output).values()] if own else []
         return add_losses(found) if found else None
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Let parts of a model that are compiled run as they are: compiled code does not see new hooks and patches."""
+    try:
+        stance = torch.compiler.set_stance("force_eager")
+    except RuntimeError:  # the caller himself is being compiled, hooks and all
+        yield
+        return
+    with stance:
+        yield
 
 
 def _records(recorders: dict[bool, RecorderManager]) -> dict[str, dict[str, list[Any]]]:
