@@ -123,6 +123,13 @@ def original(place: Place) -> Callable[..., Any]:
     return lambda self, *args, **kwargs: raw.__get__(self, type(self))(*args, **kwargs)  # type: ignore[attr-defined]
 
 
+def held_at(place: Place) -> object:
+    """Give what stands at a place now, descriptors unbound: to tell whether somebody put another thing there."""
+    if isinstance(place.owner, type):
+        return class_attribute(place.owner, place.name)
+    return getattr(place.owner, place.name, MISSING)
+
+
 def class_attribute(owner: type, name: str) -> object:
     """Give what a class or its bases hold under ``name``, as it is (descriptors unbound), or ``MISSING``."""
     return next((vars(base)[name] for base in owner.__mro__ if name in vars(base)), MISSING)

@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 
 from fxkd.capture.held import Held
+from fxkd.points import Place, held_at
 
 
 class PointName(NamedTuple):
@@ -37,6 +38,7 @@ class Captured:
         flags: The modules and the ``training`` flag each had: the graph holds for these flags only.
         held: What else the program read from its modules, and what that was.
         kept: The tensors that stood for the model's own; while they live no other memory has their identity.
+        functions: The places of named functions and what stood there: the graph calls that.
         notes: What a reader should know: what was opened and why, what was lifted.
     """
 
@@ -46,6 +48,7 @@ class Captured:
     flags: tuple[tuple[nn.Module, bool], ...]
     held: tuple[Held, ...] = ()
     kept: Any = field(default=None, repr=False)
+    functions: tuple[tuple[Place, object], ...] = ()
     notes: tuple[str, ...] = ()
 
     def calls(self, point: PointName) -> list[fx.Node]:
@@ -55,6 +58,8 @@ class Captured:
     def holds(self) -> bool:
         """Tell whether every module is in the mode it was captured in, and holds what the program read from it."""
         if not all(module.training is training for module, training in self.flags):
+            return False
+        if any(held_at(place) != function for place, function in self.functions):
             return False
         if torch.compiler.is_compiling():  # numbers become guards of the compiled region; the rest it cannot follow
             return all(getattr(held.module, held.name) == held.form[1] for held in self.held if held.is_number)

@@ -21,7 +21,7 @@ from fxkd.capture.tape import Tape
 from fxkd.capture.tidy import tidy
 from fxkd.capture.trace import REMEDY, MustOpen, trace
 from fxkd.errors import CaptureError
-from fxkd.points import original
+from fxkd.points import held_at, original
 
 
 def capture(
@@ -71,6 +71,7 @@ def capture(
         flags=tuple((module, module.training) for module in model.modules()),
         held=held_by(tape.reads),
         kept=tape.attributes,
+        functions=tuple((place, held_at(place)) for place, _ in plan.places.values()),
         notes=tuple(tape.notes),
     )
 
