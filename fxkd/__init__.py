@@ -3,11 +3,11 @@
 from fxkd.capture import Inputs as Inputs
 from fxkd.deploy import deploy as deploy
 from fxkd.distiller import Distiller as Distiller
-from fxkd.distiller import prepare as prepare
 from fxkd.draw import draw as draw
 from fxkd.draw import to_networkx as to_networkx
 from fxkd.listing import points as points
 from fxkd.output import DistillOutput as DistillOutput
+from fxkd.preparation import prepare as prepare
 from fxkd.registry import connector as connector
 from fxkd.registry import loss as loss
 from fxkd.spec import Spec as Spec

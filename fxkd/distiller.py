@@ -1,84 +1,26 @@
-"""Prepare a distillation: from two models and a spec to one module that is trained like any other."""
+"""The module that is trained: the student, what it learns from, and the graphs that run both."""
 
 import copy
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from types import MethodType
+from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from fxkd.capture import Inputs
-from fxkd.checks import check_models, check_paths
 from fxkd.eager_backend import EagerBackend
-from fxkd.errors import CaptureError, Problems, SpecError, did_you_mean
-from fxkd.graph_backend import GraphBackend
+from fxkd.errors import CaptureError, GuardError, SpecError
+from fxkd.graph_backend import GraphBackend, drawn_decision
+from fxkd.options import Options
 from fxkd.output import DistillOutput
 from fxkd.program import Program, build
+from fxkd.signature import signature_of, with_signature
 from fxkd.spec import Spec
 from fxkd.spec.build import build_parts
-
-
-def prepare(
-    student: nn.Module,
-    teacher: nn.Module,
-    spec: Spec | Mapping[str, Any] | str | Path,
-    *,
-    example_inputs: Any = None,
-    backend: Literal["graph", "eager"] = "graph",
-    compile: Literal["auto"] | bool | dict[str, Any] = "auto",  # the word torch uses
-    clone_records: bool = True,
-    return_records: bool = False,
-) -> "Distiller":
-    """Make a distiller of a student and a teacher, without touching the source of either.
-
-    Afterwards the teacher is frozen and in eval mode. If anything is wrong nothing has changed.
-
-    Args:
-        student: The model to train; ``distiller.student`` is this very object.
-        teacher: The model to learn from.
-        spec: What to record, deliver and compare: a ``Spec``, a mapping, or the path of a YAML file.
-        example_inputs: Arguments for both models: a tuple of positionals, a dict of keywords, ``fxkd.Inputs`` or one
-            tensor. With them the models are captured and checked now, without at the first call.
-        backend: ``"graph"`` rewrites captured graphs; ``"eager"`` runs the models as they are under patches and hooks,
-            for models that cannot be captured.
-        compile: Whether each joint graph goes through ``torch.compile``: ``"auto"`` does if the student is on CUDA, a
-            dict gives options.
-        clone_records: Whether a record that is written to later keeps the value at its point (a copy is made only
-            there); False records what becomes of it, as MMRazor does.
-        return_records: Whether a call gives the records too; they cost memory.
-
-    Raises:
-        SpecError: All problems of the spec in one report.
-        CaptureError: A model does what a graph cannot hold; says where and what to do.
-
-    >>> import torch
-    >>> student, teacher = nn.Sequential(nn.Linear(4, 2)), nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
-    >>> pair = {"student": "0", "teacher": "1", "loss": {"type": "KLDivergence", "tau": 4}}
-    >>> distiller = prepare(student, teacher, {"pairs": [pair]}, example_inputs=torch.randn(3, 4))
-    >>> out = distiller(torch.randn(5, 4))
-    >>> out.loss.backward()
-    >>> out.output.shape, list(out.losses), student[0].weight.grad is not None
-    (torch.Size([5, 2]), ['loss_0'], True)
-    """
-    problems = Problems()
-    if backend not in ("graph", "eager"):
-        problems.add("backend", f"is {backend!r}; there is 'graph' and 'eager'")
-    check_models(student, teacher, problems)
-    spec = Spec.read(spec, problems)
-    check_paths(student, teacher, spec, problems)
-    problems.raise_if_any()
-    records = {"clone_records": clone_records, "return_records": return_records}
-    distiller = Distiller(student, teacher, spec, backend=backend, compile=compile, **records)
-    if example_inputs is not None:
-        with _as_before_on_failure(student, teacher):
-            distiller._freeze_teacher()
-            distiller.capture(Inputs.of(example_inputs))
-    distiller._freeze_teacher()
-    return distiller
+from fxkd.summary import summary
+from fxkd.verify import more_rows, other_rows, verify
 
 
 class Distiller(nn.Module):
@@ -86,44 +28,36 @@ class Distiller(nn.Module):
 
     Made by ``prepare``. Parameters and state dict hold the student (``student.``), connectors (``connectors.``) and
     learnable losses (``losses.``), never the teacher; moving the distiller moves the teacher along. ``train()`` and
-    ``eval()`` leave the teacher in eval mode. A copy (``copy.deepcopy``) shares the teacher; copies and pickles capture
+    ``eval()`` leave the teacher in its mode. A copy (``copy.deepcopy``) shares the teacher; copies and pickles capture
     anew at their first call.
 
     Raises:
         SpecError: At a call that lacks one of the spec's ``inputs``.
         CaptureError: At the first call, if no example inputs were given and a model cannot be captured.
 
-    >>> import torch
+    >>> import fxkd, torch
     >>> model = nn.Sequential(nn.Linear(4, 2))
     >>> pair = {"student": "0", "teacher": "0", "loss": {"type": "L1Loss"}}
-    >>> distiller = prepare(model, copy.deepcopy(model), {"pairs": [pair]})
+    >>> distiller = fxkd.prepare(model, copy.deepcopy(model), {"pairs": [pair]})
     >>> isinstance(distiller, Distiller), distiller.student is model, list(distiller.state_dict())
     (True, True, ['student.0.weight', 'student.0.bias'])
     >>> distiller(torch.ones(3, 4)).loss.item()
     0.0
     """
 
-    def __init__(
-        self,
-        student: nn.Module,
-        teacher: nn.Module,
-        spec: Spec,
-        *,
-        backend: str,
-        compile: Any,  # the word torch uses
-        clone_records: bool,
-        return_records: bool,
-    ) -> None:
+    def __init__(self, student: nn.Module, teacher: nn.Module, spec: Spec, options: Options) -> None:
         super().__init__()
         self.student = student
         self.connectors, self.losses, self.student_loss = build_parts(spec)
-        self.spec, self.clone_records, self.return_records = spec, clone_records, return_records
-        self.backend, self.compile_options = backend, compile_options(compile, student)
+        self.spec, self.options = spec, options
+        self.notes: list[str] = []
         self._beside = {"teacher": teacher}  # in a dict, so that torch does not take the teacher for a part
         self._running: GraphBackend | EagerBackend | None = None
+        self._is_stopped = False
         for part in (self.connectors, self.losses):
             part.train(student.training)
         self.training = student.training  # the student's own flags stay as they are, frozen parts included
+        self._sign()
 
     @property
     def teachers(self) -> dict[str, nn.Module]:
@@ -137,19 +71,64 @@ class Distiller(nn.Module):
             *args: What the student takes, and the teacher too.
             **kwargs: The same, and the values of the spec's ``inputs``.
         """
-        extra = {name: self._take(kwargs, name) for name in self.spec.inputs}
-        result = self._steps().step(args, kwargs, extra)
-        records = result.pop("records") if self.return_records else None
+        result = self._step(self._steps(), Inputs(args, kwargs))
+        records = result.pop("records") if self.options.return_records else None
         return DistillOutput({**result, "records": records})
 
-    def capture(self, inputs: Inputs) -> None:
-        """Capture both models now, in the mode they are in; a student in eval mode also as it trains."""
+    def step(self) -> None:
+        """Tell every loss and connector that has a ``step()`` that an epoch, or what you count in, is over."""
+        for part in (*self.connectors.children(), *self.losses.children()):
+            advance = getattr(part, "step", None)
+            if callable(advance):
+                advance()
+
+    def stop(self) -> None:
+        """End the distillation: from now on the teacher does not run and only the student's own loss is left."""
+        self._is_stopped, self._running = True, None
+
+    def capture(self, *calls: Inputs) -> None:
+        """Capture both models now, in the mode they are in, and a student in eval mode also as it trains; then verify.
+
+        Args:
+            *calls: What to capture, then further calls to verify; if there is one it is varied.
+
+        Raises:
+            CaptureError: A model cannot be a graph, or the graph does not do what the models do.
+        """
         steps = self._steps()
-        if isinstance(steps, GraphBackend):
-            steps.capture(self._model_inputs(inputs))
-            if not self.student.training:
-                with training(self.student):
-                    steps.capture(self._model_inputs(inputs))
+        if not isinstance(steps, GraphBackend):
+            return
+        self._capture(steps, calls)
+        if not self.student.training:
+            with training(self.student):
+                self._capture(steps, calls)
+
+    def _capture(self, steps: GraphBackend, calls: Sequence[Inputs]) -> None:
+        steps.capture(self._model_inputs(calls[0]))
+        missing = [name for name in self.spec.inputs if any(name not in call.kwargs for call in calls)]
+        if self.options.verify and missing:
+            self.notes.append(f"not verified: the example inputs lack {', '.join(map(repr, missing))}")
+        elif self.options.verify:
+            self._verify(steps.uncompiled(may_capture=len(calls) > 1), calls)
+
+    def _verify(self, steps: GraphBackend, calls: Sequence[Inputs]) -> None:
+        """Compare the graph with the models themselves; one call is varied, in its size too if that is free."""
+        compare = partial(
+            verify,
+            lambda call: self._step(steps, call),
+            lambda call: self._step(self._eager(), call),
+            {"student": self.student, "connectors": self.connectors, "losses": self.losses} | self.teachers,
+            backward=self.options.verify == "backward",
+        )
+        try:
+            compare(calls)
+        except GuardError as error:
+            raise drawn_decision(error) from error
+        if len(calls) == 1:
+            try:
+                compare([more_rows(calls[0])])
+            except GuardError:
+                compare([other_rows(calls[0])])
 
     @property
     def programs(self) -> list[Program]:
@@ -172,22 +151,37 @@ class Distiller(nn.Module):
         return self._running
 
     def _start(self) -> GraphBackend | EagerBackend:
-        teacher = self._beside["teacher"]
-        modules = {"student": self.student, "connectors": self.connectors, "losses": self.losses} | self.teachers
-        if self.student_loss is not None:
-            modules["student_loss"] = self.student_loss
-        if self.backend == "eager":
-            return EagerBackend(self.student, teacher, modules, self.spec, self.clone_records, self.return_records)
+        if self.options.backend == "eager":
+            return self._eager()
+        options, teacher, passes = self.options, self._beside["teacher"], tuple(self.options.passes or ())
         make = partial(
             build,
             self.student,
             teacher,
-            modules,
-            self.spec,
-            clone_records=self.clone_records,
-            return_records=self.return_records,
+            self._parts(),
+            self._active_spec(),
+            clone_records=options.clone_records,
+            return_records=options.return_records,
+            passes=passes,
         )
-        return GraphBackend(make, self.student, self.compile_options)
+        return GraphBackend(make, self.student, options.compile_options(self.student))
+
+    def _eager(self) -> EagerBackend:
+        options, teacher = self.options, self._beside["teacher"]
+        given = (self.student, teacher, self._parts(), self._active_spec())
+        return EagerBackend(*given, options.clone_records, options.return_records)
+
+    def _parts(self) -> dict[str, nn.Module]:
+        modules = {"student": self.student, "connectors": self.connectors, "losses": self.losses} | self.teachers
+        return modules | ({} if self.student_loss is None else {"student_loss": self.student_loss})
+
+    def _active_spec(self) -> Spec:
+        return self.spec.without_distillation() if self._is_stopped else self.spec
+
+    def _step(self, steps: GraphBackend | EagerBackend, call: Inputs) -> dict[str, Any]:
+        kwargs = dict(call.kwargs)
+        extra = {name: self._take(kwargs, name) for name in self.spec.inputs}
+        return steps.step(call.args, kwargs, extra)
 
     def _take(self, kwargs: dict[str, Any], name: str) -> Tensor:
         value = kwargs.pop(name, None)
@@ -199,14 +193,30 @@ class Distiller(nn.Module):
         kwargs = {name: value for name, value in inputs.kwargs.items() if name not in self.spec.inputs}
         return Inputs(inputs.args, kwargs)
 
-    def _freeze_teacher(self) -> None:
-        """Put the teacher in eval mode without gradients; what it shares with the student stays as it is."""
+    def freeze_teachers(self) -> None:
+        """Put each teacher in its mode, without gradients; what it shares with the student stays as it is."""
         shared = set(map(id, self.student.parameters()))
         for teacher in self._beside.values():
-            teacher.eval()
+            self.options.set_mode(teacher)
             for parameter in teacher.parameters():
                 if id(parameter) not in shared:
                     parameter.requires_grad_(False)
+
+    def _sign(self) -> None:
+        """Let ``inspect.signature(distiller.forward)`` be the student's."""
+        method = with_signature(type(self).forward, signature_of(self.student, self.spec.inputs))
+        self.__dict__["forward"] = MethodType(method, self)
+
+    def __repr__(self) -> str:
+        own = {"connectors": self.connectors, "losses": self.losses}
+        return summary({"student": self.student} | self.teachers, own, self.spec, self.programs, self._how())
+
+    def _how(self) -> list[str]:
+        compiled = self.options.compile_options(self.student) is not None and self.options.backend == "graph"
+        where = "the student is on CUDA" if compiled else "the student is not on CUDA"
+        why = f" ({where})" if self.options.compile == "auto" else ""
+        how = [f"backend: {self.options.backend}, {'compiled' if compiled else 'not compiled'}{why}", *self.notes]
+        return [*how, "stopped: the teacher does not run"] if self._is_stopped else how
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
         """Move the teacher along; graphs, which hold devices and types, are captured anew."""
@@ -218,35 +228,19 @@ class Distiller(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the graphs: they hang on these very modules and are captured again."""
-        return self.__dict__ | {"_running": None}
+        return {key: value for key, value in self.__dict__.items() if key != "forward"} | {"_running": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._sign()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Distiller":
         """Copy all but the teacher, which is frozen and shared."""
         memo |= {id(teacher): teacher for teacher in self._beside.values()}
         new = type(self).__new__(type(self))
         memo[id(self)] = new
-        new.__setstate__(copy.deepcopy(self.__getstate__(), memo))  # type: ignore[no-untyped-call]
+        new.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return new
-
-
-def compile_options(given: Any, student: nn.Module) -> dict[str, Any] | None:
-    """Read ``compile``: options of ``torch.compile``, or None for eager."""
-    if given == "auto":
-        given = any(parameter.is_cuda for parameter in student.parameters())
-    if isinstance(given, bool):
-        return {} if given else None
-    if isinstance(given, Mapping):
-        takes = list(inspect.signature(torch.compile).parameters)[1:]
-        unknown = [
-            f"compile.{key}: unknown option; torch.compile takes {', '.join(map(repr, takes))}."
-            + did_you_mean(key, takes)
-            for key in given
-            if key not in takes
-        ]
-        if unknown:
-            raise SpecError(unknown)
-        return dict(given)
-    raise SpecError([f"compile: is {given!r}; give 'auto', True, False or a dict of torch.compile's options"])
 
 
 @contextmanager
@@ -259,18 +253,3 @@ def training(model: nn.Module) -> Iterator[None]:
     finally:
         for module, flag in flags:
             module.training = flag
-
-
-@contextmanager
-def _as_before_on_failure(*models: nn.Module) -> Iterator[None]:
-    """Put modes and ``requires_grad`` back if something is raised inside."""
-    flags = [(module, module.training) for model in models for module in model.modules()]
-    gradients = [(parameter, parameter.requires_grad) for model in models for parameter in model.parameters()]
-    try:
-        yield
-    except BaseException:
-        for module, flag in flags:
-            module.training = flag
-        for parameter, flag in gradients:
-            parameter.requires_grad_(flag)
-        raise

@@ -1,5 +1,6 @@
 """Run steps as graphs: find the program for a call, capture one where there is none, never run a wrong one."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,13 @@ class GraphBackend:
         self.build, self.student, self.compile_options = build, student, compile_options
         self.programs: list[Program] = []
         self.captures = 0
+        self.is_plain, self.may_capture = False, True
+
+    def uncompiled(self, *, may_capture: bool) -> "GraphBackend":
+        """Give a backend that runs the same programs as they are, and captures others only if it may."""
+        plain = copy.copy(self)
+        plain.is_plain, plain.may_capture = True, may_capture
+        return plain
 
     def capture(self, inputs: Inputs) -> Program:
         """Capture a program for ``inputs`` and keep it."""
@@ -50,9 +58,9 @@ class GraphBackend:
         changed = sorted({name for side in sides for name in side.changed()})
         held = f"; since the last capture {', '.join(map(repr, changed))} changed" if changed else ""
         return (
-            f"the models were captured {self.captures} times already: what a call is made of (arguments, numbers, sizes "
-            f"that decide what is run, modes, attributes of modules) changes too often{held}. Give tensors or buffers "
-            "in place of changing numbers, or use backend='eager'"
+            f"the models were captured {self.captures} times already: what a call is made of (arguments, numbers, "
+            f"sizes that decide what is run, modes, attributes of modules) changes too often{held}. Give tensors or "
+            "buffers in place of changing numbers, or use backend='eager'"
         )
 
     def _compile(self, program: Program) -> Program:
@@ -70,20 +78,49 @@ class GraphBackend:
         shapes = tuple(tensor.shape for tensor in tensors)
         for program in fitting:
             if shapes in program.seen and program.is_certain:
-                return _run(program, values)
+                return self._run(program, values)
+        refused: GuardError | None = None
         for program in fitting:
-            with undone_on_guard(self.student) as attempt:
-                attempt.result = _run(program, values)
-                program.seen.add(shapes)
+            attempt = self._try(program, values)
             if attempt.result is not None:
+                program.seen.add(shapes)
                 return attempt.result
-        return _run(self.capture(Inputs(args, kwargs)), values)
+            refused = attempt.refused
+        if not self.may_capture:
+            raise refused or GuardError("no graph that was captured is for this call")
+        attempt = self._try(self.capture(Inputs(args, kwargs)), values)
+        if attempt.result is None:
+            raise drawn_decision(attempt.refused)
+        return attempt.result
+
+    def _try(self, program: Program, values: list[Tensor]) -> "Attempt":
+        with undone_on_guard(self.student) as attempt:
+            attempt.result = self._run(program, values)
+        return attempt
+
+    def _run(self, program: Program, values: list[Tensor]) -> dict[str, Any]:
+        """Run a program; the grad mode is afterwards what it was, also if a model raises while it is off."""
+        grad = torch.is_grad_enabled()
+        try:
+            run = program.module if program.compiled is None or self.is_plain else program.compiled
+            return run(*values)  # type: ignore[no-any-return]
+        finally:
+            torch.set_grad_enabled(grad)
+
+
+def drawn_decision(error: GuardError | None) -> CaptureError:
+    """Say that no graph can be right: what it goes by is another thing at each call."""
+    return CaptureError(
+        f"{error}. The graph was captured on this very call: a drawn or computed value decides what is run, so that no "
+        "graph is right for long: use backend='eager'"
+    )
 
 
 class Attempt:
-    """The result of a try; None while there is none."""
+    """The result of a try, or what refused it."""
 
     result: dict[str, Any] | None = None
+    refused: GuardError | None = None
 
 
 @contextmanager
@@ -93,21 +130,12 @@ def undone_on_guard(model: nn.Module) -> Iterator[Attempt]:
     states, attempt = random_states(), Attempt()
     try:
         yield attempt
-    except GuardError:
+    except GuardError as error:
+        attempt.refused = error
         set_random_states(states)
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
-
-
-def _run(program: Program, tensors: list[Tensor]) -> dict[str, Any]:
-    """Run a program; the grad mode is afterwards what it was, also if a model raises while it is off."""
-    grad = torch.is_grad_enabled()
-    try:
-        run = program.module if program.compiled is None else program.compiled
-        return run(*tensors)  # type: ignore[no-any-return]
-    finally:
-        torch.set_grad_enabled(grad)
 
 
 def _only(fitting: list[Program]) -> Program:

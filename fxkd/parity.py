@@ -1,8 +1,8 @@
 """Whether a deployed student gives what the original gives."""
 
-import torch
 from torch import Tensor
 
+from fxkd.closeness import apart, largest
 from fxkd.errors import DeployError
 
 REMEDY = "give compile=False or another backend such as compile={'backend': 'aot_eager'}"
@@ -29,21 +29,12 @@ def compare(expected: list[Tensor], given: list[Tensor], tolerance: float) -> fl
         raise DeployError(
             f"the deployed student gives {', '.join(deployed)}; the original {', '.join(original)}; {REMEDY}"
         )
-    differences = [_difference(a, b) for a, b in zip(expected, given, strict=True)]
-    for index, (difference, largest) in enumerate(differences):
-        if not difference <= tolerance * largest:
+    differences = [(apart(a, b), largest(a)) for a, b in zip(expected, given, strict=True)]
+    for index, (difference, most) in enumerate(differences):
+        if not difference <= tolerance * most:
             raise DeployError(
                 f"tensor {index} of the deployed student's output is off by {difference:.1e}, where its values reach "
-                f"{largest:.1e} and {tolerance * largest:.1e} is allowed. A student that draws random numbers in eval "
+                f"{most:.1e} and {tolerance * most:.1e} is allowed. A student that draws random numbers in eval "
                 f"mode or computes in half precision does this: {REMEDY}, or a larger tolerance"
             )
     return max(difference for difference, _ in differences)
-
-
-def _difference(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """Give the largest difference and the largest finite value; equal infinities and not-a-numbers are 0 apart."""
-    a, b = (x.to(torch.complex128 if x.is_complex() else torch.float64).flatten() for x in (a, b))
-    apart = ~((a == b) | (a.isnan() & b.isnan()))
-    if not apart.any():
-        return 0.0, 0.0
-    return float((a - b)[apart].abs().max()), float(torch.where(a.isfinite(), a, 0.0).abs().max())

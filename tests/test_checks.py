@@ -280,7 +280,7 @@ def test_what_is_no_model_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "hooks"}, "backend: is 'hooks'; there is 'graph' and 'eager'"),
+        ({"backend": "hooks"}, "backend: is 'hooks'; there is 'graph', 'eager'"),
         ({"compile": "yes"}, "compile: is 'yes'; give 'auto', True, False or a dict"),
     ],
 )

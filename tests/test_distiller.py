@@ -229,7 +229,8 @@ def test_a_loss_with_a_weight_of_its_own_class(backend: str) -> None:
 
 @BACKENDS
 def test_nothing_to_train_on(backend: str) -> None:
-    out = prepared({}, backend=backend)(batch())
+    spec = {"student_recorders": {"head": {"type": "ModuleOutputs", "source": "head"}}}
+    out = prepared(spec, backend=backend, return_records=True)(batch())
     assert out.loss is None
     assert out.losses == {}
     assert out.output.shape == (5, 3)

@@ -167,6 +167,14 @@ def shift_drawn_state() -> None:
         sys.modules["numpy"].random.random()
 
 
+def seed_everything(seed: int) -> None:
+    """Seed Python's, numpy's and torch's global generators."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed)
+
+
 def random_states() -> dict[str, Any]:
     """Copy the state of every global random generator."""
     numpy = sys.modules.get("numpy")

@@ -1,7 +1,7 @@
 """A distillation as one frozen value, read from a mapping or YAML and checked as far as no model is needed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Union
 
@@ -67,6 +67,11 @@ class Spec:
         spec = cls.read(source, problems)
         problems.raise_if_any()
         return spec
+
+    def without_distillation(self) -> "Spec":
+        """Give the spec of the student alone: nothing is recorded, delivered or compared, its own loss stays."""
+        recorders: dict[str, Any] = {"student_recorders": {}, "teacher_recorders": {}}
+        return replace(self, **recorders, distill_deliveries={}, distill_losses={}, loss_forward_mappings={})
 
     @classmethod
     def read(cls, source: Union["Spec", Mapping[str, Any], str, Path], problems: Problems) -> "Spec":

@@ -116,10 +116,14 @@ def test_a_change_is_seen_in_a_compiled_region() -> None:
 
 def test_a_number_that_always_changes_is_refused_by_name() -> None:
     distiller, batch = prepared(), torch.randn(3, 4)
-    with pytest.raises(CaptureError, match=r"'Block.alpha' changed"):
+
+    def always_another() -> None:
         for step in range(100):
             distiller.student.block.alpha = float(step)
             distiller(batch)
+
+    with pytest.raises(CaptureError, match=r"'Block.alpha' changed"):
+        always_another()
 
 
 @pytest.mark.parametrize(

@@ -60,16 +60,16 @@ def test_reentrant_checkpointing_is_refused() -> None:
     handle.remove()
 
     teacher = Checkpointed(1, use_reentrant=True)
-    with pytest.raises(CaptureError, match="'first' is called inside CheckpointFunction.*use_reentrant=False"):
+    with pytest.raises(CaptureError, match=r"'first' is called inside CheckpointFunction.*use_reentrant=False"):
         fxkd.prepare(student, teacher, spec_of(), example_inputs=batch())
-    with pytest.raises(CaptureError, match="'first' is called inside CheckpointFunction.*use_reentrant=False"):
+    with pytest.raises(CaptureError, match=r"'first' is called inside CheckpointFunction.*use_reentrant=False"):
         fxkd.prepare(student, teacher, spec_of())(batch())
 
 
 @BACKENDS
 @pytest.mark.parametrize("what", ["student", "distiller"])
 def test_copy_that_runs_before_the_loss(what: str, backend: str) -> None:
-    """A copy of a hooked model has the hook too, and the hook writes to the same place: the copy's value is compared."""
+    """A copy of a hooked model has the hook too, which writes to the same place: the copy's value is compared."""
     student, x = Net(), batch()
     features = last_output(student.first)
     average = copy.deepcopy(student)

@@ -1,0 +1,112 @@
+"""Prepare a distillation: from two models and a spec to one module that is trained like any other."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+from torch.fx.passes.infra.pass_base import PassBase
+
+from fxkd.capture import Inputs
+from fxkd.checks import check_models, check_paths
+from fxkd.distiller import Distiller
+from fxkd.errors import Problems
+from fxkd.options import Options
+from fxkd.spec import Spec
+
+
+def prepare(
+    student: nn.Module,
+    teacher: nn.Module,
+    spec: Spec | Mapping[str, Any] | str | Path,
+    *,
+    example_inputs: Any = None,
+    backend: Literal["graph", "eager"] = "graph",
+    compile: Literal["auto"] | bool | dict[str, Any] = "auto",  # the word torch uses
+    verify: Literal["backward", "forward", False] = "backward",
+    teacher_mode: Literal["eval", "train", "norm_eval", "own"] = "eval",
+    clone_records: bool = True,
+    return_records: bool = False,
+    passes: Iterable[PassBase] | None = None,
+) -> Distiller:
+    """Make a distiller of a student and a teacher, without touching the source of either.
+
+    Afterwards the teacher is frozen and in the mode that ``teacher_mode`` names. If anything is wrong nothing has
+    changed.
+
+    Args:
+        student: The model to train; ``distiller.student`` is this very object.
+        teacher: The model to learn from.
+        spec: What to record, deliver and compare: a ``Spec``, a mapping, or the path of a YAML file.
+        example_inputs: Arguments for both models: a tuple of positionals, a dict of keywords, ``fxkd.Inputs`` or one
+            tensor; or a list of several such, the first to capture, all to verify. With them the models are captured,
+            checked and verified now, without at the first call.
+        backend: ``"graph"`` rewrites captured graphs; ``"eager"`` runs the models as they are under patches and hooks,
+            for models that cannot be captured.
+        compile: Whether each joint graph goes through ``torch.compile``: ``"auto"`` does if the student is on CUDA, a
+            dict gives options.
+        verify: Whether the graph is run beside the models themselves on the example inputs, and on the same with the
+            rows in another order and one twice: ``"backward"`` compares gradients too, ``"forward"`` losses, output and
+            buffers. Both models are put back.
+        teacher_mode: ``"eval"``; ``"train"``; ``"norm_eval"``, train but for batch norms; ``"own"``, as it is.
+        clone_records: Whether a record that is written to later keeps the value at its point (a copy is made only
+            there); False records what becomes of it, as MMRazor does.
+        return_records: Whether a call gives the records too; they cost memory.
+        passes: Passes of your own, run on each joint graph after those of fxkd.
+
+    Raises:
+        SpecError: All problems of the spec in one report.
+        CaptureError: A model does what a graph cannot hold; says where and what to do.
+
+    >>> import torch
+    >>> student, teacher = nn.Sequential(nn.Linear(4, 2)), nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    >>> pair = {"student": "0", "teacher": "1", "loss": {"type": "KLDivergence", "tau": 4}}
+    >>> distiller = prepare(student, teacher, {"pairs": [pair]}, example_inputs=torch.randn(3, 4))
+    >>> out = distiller(torch.randn(5, 4))
+    >>> out.loss.backward()
+    >>> out.output.shape, list(out.losses), student[0].weight.grad is not None
+    (torch.Size([5, 2]), ['loss_0'], True)
+    """
+    options = Options(
+        backend=backend,
+        compile=compile,
+        verify=verify,
+        teacher_mode=teacher_mode,
+        clone_records=clone_records,
+        return_records=return_records,
+        passes=passes,
+    )
+    problems = Problems()
+    options.check(problems)
+    check_models(student, teacher, problems)
+    spec = Spec.read(spec, problems)
+    check_paths(student, teacher, spec, problems)
+    problems.raise_if_any()
+    distiller = Distiller(student, teacher, spec, options)
+    with _as_before_on_failure(student, teacher):
+        distiller.freeze_teachers()
+        if example_inputs is not None:
+            distiller.capture(*_calls(example_inputs))
+    return distiller
+
+
+def _calls(example_inputs: Any) -> list[Inputs]:
+    """Read the example inputs: one call, or a list of them."""
+    given = example_inputs if isinstance(example_inputs, list) and example_inputs else [example_inputs]
+    return [Inputs.of(call) for call in given]
+
+
+@contextmanager
+def _as_before_on_failure(*models: nn.Module) -> Iterator[None]:
+    """Put modes and ``requires_grad`` back if something is raised inside."""
+    flags = [(module, module.training) for model in models for module in model.modules()]
+    gradients = [(parameter, parameter.requires_grad) for model in models for parameter in model.parameters()]
+    try:
+        yield
+    except BaseException:
+        for module, flag in flags:
+            module.training = flag
+        for parameter, flag in gradients:
+            parameter.requires_grad_(flag)
+        raise

@@ -1,0 +1,171 @@
+"""Run a captured graph beside the models themselves and compare: losses, output, gradients, buffers, random states."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fxkd.capture import Inputs
+from fxkd.capture.preserve import drawn_state, preserved, seed_everything
+from fxkd.capture.structure import tensors
+from fxkd.closeness import apart, largest
+from fxkd.errors import CaptureError
+
+Step = Callable[[Inputs], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one step gave.
+
+    Args:
+        values: Losses, output, gradients and buffers by a name that a message can use.
+        drawn: Whether Python's, numpy's and torch's generators went on, and how far.
+    """
+
+    values: dict[str, Tensor]
+    drawn: tuple[Any, ...]
+
+
+def verify(
+    graph: Step, models: Step, parts: Mapping[str, nn.Module], inputs: Sequence[Inputs], *, backward: bool
+) -> None:
+    """Compare a step of the graph with a step of the models under hooks; everything is put back.
+
+    Args:
+        graph: Runs the captured graph.
+        models: Runs the models themselves.
+        parts: ``student``, ``connectors``, ``losses`` and the teachers by name.
+        inputs: The calls to compare, each from another seed.
+        backward: Whether gradients are compared too.
+
+    Raises:
+        CaptureError: They differ; says in what and by how much.
+        GuardError: The graph is not for these inputs.
+    """
+    for seed, call in enumerate(inputs):
+        expected = _run(models, call, parts, seed, backward)
+        given = _run(graph, call, parts, seed, backward)
+        difference = compare(expected.values, given.values)
+        if difference:
+            raise CaptureError(
+                f"the graph does not do what the models do: {difference} (inputs {seed + 1} of {len(inputs)}, from the "
+                "same random state). Something in a forward escapes the capture: use backend='eager', and please "
+                "report the model; verify=False goes on all the same"
+            )
+
+
+def other_rows(inputs: Inputs) -> Inputs:
+    """Give the rows of the inputs in reverse.
+
+    >>> other_rows(Inputs((torch.tensor([1, 2]),))).args[0].tolist()
+    [2, 1]
+    """
+    return _with_rows(inputs, lambda tensor: tensor.flip(0))
+
+
+def more_rows(inputs: Inputs) -> Inputs:
+    """Give the rows of the inputs in reverse, one of them twice; values are never invented.
+
+    >>> more_rows(Inputs((torch.tensor([1, 2]),))).args[0].tolist()
+    [2, 1, 2]
+    """
+    return _with_rows(inputs, lambda tensor: torch.cat((tensor.flip(0), tensor[-1:])))
+
+
+def _with_rows(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """Change the rows of every tensor that has as many as the first one."""
+    given = [tensor for tensor in tensors((inputs.args, inputs.kwargs)) if tensor.dim()]
+    count = given[0].shape[0] if given else 0
+
+    def changed(tensor: Tensor) -> Tensor:
+        return change(tensor.detach()) if count and tensor.dim() and tensor.shape[0] == count else tensor
+
+    args, kwargs = pytree.tree_map_only(Tensor, changed, (inputs.args, inputs.kwargs))
+    return Inputs(args, kwargs)
+
+
+def _run(step: Step, call: Inputs, parts: Mapping[str, nn.Module], seed: int, backward: bool) -> Run:
+    copied = Inputs(*pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), (call.args, call.kwargs)))
+    with ExitStack() as stack:
+        for name, part in parts.items():
+            stack.enter_context(preserved(part, values=name == "student"))
+            stack.enter_context(_buffers_put_back(part))
+        seed_everything(seed)
+        result = step(copied)
+        drawn = (*drawn_state(), torch.get_rng_state().tolist())
+        values = {f"{key}{pytree.keystr(path)}": value.detach().clone() for key, path, value in _outputs(result)}
+        values |= _gradients(result, parts) if backward else {}
+        values |= {
+            f"the buffer {name}.{key}": buffer.detach().clone()
+            for name, part in parts.items()
+            for key, buffer in part.named_buffers()
+            if name == "student"
+        }
+    return Run(values, drawn)
+
+
+@contextmanager
+def _buffers_put_back(part: nn.Module) -> Iterator[None]:
+    copies = [(tensor, tensor.detach().clone()) for tensor in part.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in copies:
+                tensor.copy_(value)
+
+
+def _outputs(result: Mapping[str, Any]) -> Iterator[tuple[str, Any, Tensor]]:
+    for key in ("losses", "student_loss", "loss", "output"):
+        for path, value in pytree.tree_flatten_with_path(result[key])[0]:
+            if isinstance(value, Tensor):
+                yield key, path, value
+
+
+def _gradients(result: Mapping[str, Any], parts: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Give the gradients of the loss, or of the sum of the output where there is none."""
+    total = result["loss"]
+    if total is None:
+        found = [t for t in tensors(result["output"]) if t.requires_grad and t.is_floating_point()]
+        total = sum((t.float().sum() for t in found), torch.zeros(()))
+    wanted = {
+        f"the gradient of {name}.{key}": parameter
+        for name, part in parts.items()
+        for key, parameter in part.named_parameters()
+        if parameter.requires_grad
+    }
+    if not isinstance(total, Tensor) or not total.requires_grad or not wanted:
+        return {}
+    gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
+    named: list[tuple[str, Tensor | None]] = list(zip(wanted, gradients, strict=True))
+    return {name: gradient for name, gradient in named if gradient is not None}
+
+
+def compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Say in what two runs differ by more than the order of a sum explains; nothing if they do not.
+
+    >>> compare({"loss": torch.tensor(1.0)}, {"loss": torch.tensor(1.5)})
+    'loss is off by 0.5 where values reach 1'
+    """
+    for name in (*expected, *given):
+        if name not in expected or name not in given:
+            return f"{name} is there in {'the graph' if name in given else 'the models'} alone"
+    highest = max((largest(value) for name, value in expected.items() if "gradient" in name), default=0.0)
+    for name, value in expected.items():
+        other = given[name]
+        if value.shape != other.shape or value.dtype != other.dtype:
+            return f"{name} is {tuple(other.shape)} of {other.dtype}, not {tuple(value.shape)} of {value.dtype}"
+        scale = max(largest(value), 1e-3 * highest if "gradient" in name else 0.0)
+        off = apart(value, other)
+        if not off <= _tolerance(value.dtype) * scale:
+            return f"{name} is off by {off:.2g} where values reach {scale:.2g}"
+    return ""
+
+
+def _tolerance(kind: torch.dtype) -> float:
+    return max(1e-3, 30 * torch.finfo(kind).eps) if kind.is_floating_point else 0.0
