@@ -8,6 +8,7 @@ from fxkd.draw import to_networkx as to_networkx
 from fxkd.listing import points as points
 from fxkd.output import DistillOutput as DistillOutput
 from fxkd.preparation import prepare as prepare
+from fxkd.record import record as record
 from fxkd.registry import connector as connector
 from fxkd.registry import loss as loss
 from fxkd.spec import Spec as Spec

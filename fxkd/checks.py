@@ -30,11 +30,11 @@ def check_paths(student: object, teacher: object, spec: Spec, problems: Problems
     recorders_of["teacher_recorders"] = (teacher, spec.teacher_recorders)
     for section, (model, recorders) in recorders_of.items():
         for name, recorder in recorders.items():
-            _check_path(model, point_of(recorder), f"{section}.{name}.source", problems)
+            check_path(model, point_of(recorder), f"{section}.{name}.source", problems)
     for name, delivery in spec.distill_deliveries.items():
         for model in (student, teacher) if delivery.type == "ModuleOutputs" else (student,):
             where = f"distill_deliveries.{name}.{PATH_KEYS[delivery.type]}"
-            _check_path(model, PointName(delivery.type, delivery.path), where, problems)
+            check_path(model, PointName(delivery.type, delivery.path), where, problems)
     asked = (spec.distill_losses, spec.distill_deliveries, spec.student_recorders, spec.teacher_recorders)
     if not problems.found and not any(asked) and not isinstance(spec.student_loss, StudentLoss):
         problems.add(
@@ -49,7 +49,8 @@ def point_of(recorder: Recorder) -> PointName:
     return PointName(recorder.type, recorder.source)
 
 
-def _check_path(model: object, point: PointName, where: str, problems: Problems) -> None:
+def check_path(model: object, point: PointName, where: str, problems: Problems) -> None:
+    """Check that a point names something in ``model``."""
     try:
         if point.kind.startswith("Function"):
             find_function(point.path)
@@ -72,8 +73,8 @@ def check_calls(student: Captured, teacher: Captured, spec: Spec) -> None:
         SpecError: One report of all problems.
     """
     problems = Problems(dict(spec.lines))
-    _check_records(student, "student_recorders", spec.student_recorders, problems)
-    _check_records(teacher, "teacher_recorders", spec.teacher_recorders, problems)
+    check_records(student, "student_recorders", spec.student_recorders, problems)
+    check_records(teacher, "teacher_recorders", spec.teacher_recorders, problems)
     for name, delivery in spec.distill_deliveries.items():
         point = PointName(delivery.type, delivery.path)
         _check_delivery(student, teacher, point, delivery.max_keep_data, f"distill_deliveries.{name}", problems)
@@ -83,7 +84,8 @@ def check_calls(student: Captured, teacher: Captured, spec: Spec) -> None:
     problems.raise_if_any()
 
 
-def _check_records(captured: Captured, section: str, recorders: Mapping[str, Recorder], problems: Problems) -> None:
+def check_records(captured: Captured, section: str, recorders: Mapping[str, Recorder], problems: Problems) -> None:
+    """Check that every recorder's point was called."""
     for name, recorder in recorders.items():
         if not captured.calls(point_of(recorder)):
             problems.add(f"{section}.{name}.source", never_called(captured.name, recorder.source))

@@ -20,7 +20,7 @@ from fxkd.signature import signature_of, with_signature
 from fxkd.spec import Spec
 from fxkd.spec.build import build_parts
 from fxkd.summary import summary
-from fxkd.verify import more_rows, other_rows, verify
+from fxkd.verify import DrawsError, more_rows, other_rows, verify
 
 
 class Distiller(nn.Module):
@@ -112,7 +112,14 @@ class Distiller(nn.Module):
             self._verify(steps.uncompiled(may_capture=len(calls) > 1), calls)
 
     def _verify(self, steps: GraphBackend, calls: Sequence[Inputs]) -> None:
-        """Compare the graph with the models themselves; one call is varied, in its size too if that is free."""
+        """Compare the graph with the models; where it draws fewer random numbers, the graph before pruning."""
+        try:
+            self._compare(steps, calls)
+        except DrawsError:
+            self._compare(GraphBackend(partial(self._make(), prune=False), self.student, None), calls)
+
+    def _compare(self, steps: GraphBackend, calls: Sequence[Inputs]) -> None:
+        """Compare a graph with the models themselves; one call is varied, in its size too if that is free."""
         compare = partial(
             verify,
             lambda call: self._step(steps, call),
@@ -153,8 +160,11 @@ class Distiller(nn.Module):
     def _start(self) -> GraphBackend | EagerBackend:
         if self.options.backend == "eager":
             return self._eager()
-        options, teacher, passes = self.options, self._beside["teacher"], tuple(self.options.passes or ())
-        make = partial(
+        return GraphBackend(self._make(), self.student, self.options.compile_options(self.student))
+
+    def _make(self) -> Callable[..., Program]:
+        options, teacher = self.options, self._beside["teacher"]
+        return partial(
             build,
             self.student,
             teacher,
@@ -162,9 +172,8 @@ class Distiller(nn.Module):
             self._active_spec(),
             clone_records=options.clone_records,
             return_records=options.return_records,
-            passes=passes,
+            passes=tuple(options.passes or ()),
         )
-        return GraphBackend(make, self.student, options.compile_options(self.student))
 
     def _eager(self) -> EagerBackend:
         options, teacher = self.options, self._beside["teacher"]

@@ -30,6 +30,10 @@ class CaptureError(FxkdError, RuntimeError):
     """A model does something while it runs that a graph cannot hold."""
 
 
+class DifferenceError(CaptureError):
+    """A graph does not give what the models give."""
+
+
 class GuardError(FxkdError, RuntimeError):
     """A graph is used on inputs for which a decision taken during capture does not hold."""
 

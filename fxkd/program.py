@@ -111,6 +111,7 @@ def build(
     clone_records: bool = True,
     return_records: bool = False,
     passes: tuple[PassBase, ...] = (),
+    prune: bool = True,
 ) -> Program:
     """Capture both models on ``inputs``, join them with the losses and rewrite the joint graph.
 
@@ -122,6 +123,7 @@ def build(
     sides = _capture_sides(student, teacher, spec, inputs, layout)
     check_calls(*sides, spec)
     steps = (*default_passes(spec, clone_records=clone_records, return_records=return_records), *passes)
+    steps = steps if prune else tuple(step for step in steps if not isinstance(step, Prune))
     joint = run(_join(sides, modules, spec), steps)
     seen = {tuple(t.shape for t in split(inputs.args, inputs.kwargs)[1])}
     return Program(layout, [Situation(sides, context())], joint, seen=seen)

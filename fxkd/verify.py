@@ -13,9 +13,13 @@ from fxkd.capture import Inputs
 from fxkd.capture.preserve import drawn_state, preserved, seed_everything
 from fxkd.capture.structure import tensors
 from fxkd.closeness import apart, largest
-from fxkd.errors import CaptureError
+from fxkd.errors import DifferenceError
 
 Step = Callable[[Inputs], Mapping[str, Any]]
+
+
+class DrawsError(DifferenceError):
+    """A graph gives something else, and draws more or fewer random numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +48,18 @@ def verify(
         backward: Whether gradients are compared too.
 
     Raises:
-        CaptureError: They differ; says in what and by how much.
+        DifferenceError: They differ; says in what and by how much.
+        DrawsError: They differ, and so does how many random numbers they drew.
         GuardError: The graph is not for these inputs.
     """
     for seed, call in enumerate(inputs):
         expected = _run(models, call, parts, seed, backward)
         given = _run(graph, call, parts, seed, backward)
         difference = compare(expected.values, given.values)
+        if difference and expected.drawn != given.drawn:
+            raise DrawsError(difference)
         if difference:
-            raise CaptureError(
+            raise DifferenceError(
                 f"the graph does not do what the models do: {difference} (inputs {seed + 1} of {len(inputs)}, from the "
                 "same random state). Something in a forward escapes the capture: use backend='eager', and please "
                 "report the model; verify=False goes on all the same"
