@@ -237,15 +237,17 @@ class Distiller(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the graphs: they hang on these very modules and are captured again."""
-        return {key: value for key, value in self.__dict__.items() if key != "forward"} | {"_running": None}
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {key: value for key, value in state.items() if key != "forward"} | {"_running": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._sign()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Distiller":
-        """Copy all but the teacher, which is frozen and shared."""
-        memo |= {id(teacher): teacher for teacher in self._beside.values()}
+        """Copy all but the teacher, which is frozen and shared; one that shares weights with the student goes along."""
+        own = set(map(id, self.parameters()))
+        memo |= {id(t): t for t in self._beside.values() if not any(id(p) in own for p in t.parameters())}
         new = type(self).__new__(type(self))
         memo[id(self)] = new
         new.__setstate__(copy.deepcopy(self.__getstate__(), memo))
