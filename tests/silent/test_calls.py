@@ -69,7 +69,7 @@ def test_reentrant_checkpointing_is_refused() -> None:
 @BACKENDS
 @pytest.mark.parametrize("what", ["student", "distiller"])
 def test_copy_that_runs_before_the_loss(what: str, backend: str) -> None:
-    """A copy of a hooked model has the hook too, which writes to the same place: the copy's value is compared."""
+    """A copy of a hooked model has the hook too, and writes to the same place: its value is compared."""
     student, x = Net(), batch()
     features = last_output(student.first)
     average = copy.deepcopy(student)
