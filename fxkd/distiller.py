@@ -7,6 +7,7 @@ from functools import partial
 from types import MethodType
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from fxkd.capture import Inputs
@@ -233,6 +234,17 @@ class Distiller(nn.Module):
         for teacher in self._beside.values():
             teacher._apply(fn)
         self._running = None
+        return self
+
+    def to_empty(self, *, device: Any, recurse: bool = True) -> "Distiller":
+        """Give all tensors memory without values; a teacher that has values keeps them, as no state dict holds them."""
+        teachers, self._beside = self._beside, {}
+        try:
+            super().to_empty(device=device, recurse=recurse)
+        finally:
+            self._beside = teachers
+        for teacher in teachers.values():
+            teacher._apply(lambda t: torch.empty_like(t, device=device) if t.is_meta else t.to(device))
         return self
 
     def __getstate__(self) -> dict[str, Any]:
