@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fxkd.capture import Inputs, split
 from fxkd.capture.preserve import random_states, set_random_states
 from fxkd.errors import CaptureError, GuardError
-from fxkd.program import Program
+from fxkd.program import Program, sizes
 
 MOST_PROGRAMS = 32
 MOST_CAPTURES = 128
@@ -75,15 +75,15 @@ class GraphBackend:
         fitting = [program for program in self.programs if program.fits(spec, tensors, constants)]
         if torch.compiler.is_compiling():
             return _only(fitting).module(*values)  # type: ignore[no-any-return]
-        shapes = tuple(tensor.shape for tensor in tensors)
+        given = sizes(tensors)
         for program in fitting:
-            if shapes in program.seen and program.is_certain:
+            if given in program.seen and program.is_certain:
                 return self._run(program, values)
         refused: GuardError | None = None
         for program in fitting:
             attempt = self._try(program, values)
             if attempt.result is not None:
-                program.seen.add(shapes)
+                program.seen.add(given)
                 return attempt.result
             refused = attempt.refused
         if not self.may_capture:

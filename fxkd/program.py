@@ -52,14 +52,14 @@ class Program:
         layout: The form of call that was captured.
         situations: What it holds for: train and eval mode are two, where one graph is good for both.
         module: The joint graph on the real modules.
-        seen: Sizes of inputs on which every guard of the graph was found to hold.
+        seen: Sizes of inputs (see ``sizes``) on which every guard of the graph was found to hold.
     """
 
     layout: Layout
     situations: list[Situation]
     module: fx.GraphModule
     compiled: Any = None
-    seen: set[tuple[torch.Size, ...]] = field(default_factory=set)
+    seen: set[tuple[Any, ...]] = field(default_factory=set)
     is_certain: bool = True
 
     def __post_init__(self) -> None:
@@ -87,12 +87,17 @@ class Program:
 
 
 def _looks_at_value(node: Any) -> bool:
-    """Tell whether a number in the graph is what a module or a named function gave, and no size of a tensor."""
+    """Tell whether a decision is by what a module holds or gave, or a named function gave, and by no size."""
     if not isinstance(node, fx.Node) or node.op == "call_method" or node.target is len:
         return False
-    if node.op == "call_module" or "function" in node.meta:
+    if node.op in ("call_module", "get_attr") or "function" in node.meta:
         return True
     return any(_looks_at_value(source) for source in node.all_input_nodes)
+
+
+def sizes(tensors: list[Tensor]) -> tuple[Any, ...]:
+    """Give what a program may ask of its inputs besides their values: sizes, order of memory, gradients."""
+    return tuple((tensor.shape, tensor.stride(), tensor.requires_grad) for tensor in tensors)
 
 
 def context() -> tuple[Any, ...]:
@@ -125,7 +130,7 @@ def build(
     steps = (*default_passes(spec, clone_records=clone_records, return_records=return_records), *passes)
     steps = steps if prune else tuple(step for step in steps if not isinstance(step, Prune))
     joint = run(_join(sides, modules, spec), steps)
-    seen = {tuple(t.shape for t in split(inputs.args, inputs.kwargs)[1])}
+    seen = {sizes(split(inputs.args, inputs.kwargs)[1])}
     return Program(layout, [Situation(sides, context())], joint, seen=seen)
 
 

@@ -13,7 +13,7 @@ from fxkd.errors import Problems, SpecError
 from fxkd.graph_backend import GraphBackend
 from fxkd.passes import InsertLosses, InsertRecords, ProtectRecords, join, run
 from fxkd.passes.join import Side
-from fxkd.program import Program, Situation, context
+from fxkd.program import Program, Situation, context, sizes
 from fxkd.spec.vocabulary import Recorder, read_recorder
 
 Recorders = Mapping[str, Any] | Iterable[str]
@@ -107,7 +107,7 @@ def _build(model: nn.Module, recorders: Mapping[str, Recorder], inputs: Inputs) 
     held = {"model": model, "model_constants": captured.constants}
     joined = join([Side("model", captured.graph, grad=True)], held)
     steps = (InsertRecords(points, "model"), InsertLosses({}, return_records={"model": list(points)}), ProtectRecords())
-    seen = {tuple(tensor.shape for tensor in split(inputs.args, inputs.kwargs)[1])}
+    seen = {sizes(split(inputs.args, inputs.kwargs)[1])}
     return Program(layout, [Situation((captured,), context())], run(joined, steps), seen=seen)
 
 

@@ -16,6 +16,7 @@ from fxkd.capture.tape import Tape
 REFLECTED = re.compile(r"__r(add|sub|mul|truediv|floordiv|mod|pow|matmul|lshift|rshift|and|or|xor)__")
 SPLITTERS = {"unbind", "split", "split_with_sizes", "chunk", "tensor_split", "hsplit", "vsplit", "dsplit"}
 HOOKS = {"register_hook", "retain_grad"}  # they give nothing, and gradients depend on them
+FLAGS = {"requires_grad", "is_leaf"}  # a program may go one way or another by them
 GRAD_MODE = torch._C._set_grad_enabled
 
 
@@ -50,6 +51,8 @@ class Recording(TorchFunctionMode):
         if attribute == "shape":
             return _size(self.tape, args[0])
         value = func(*args)
+        if attribute in FLAGS and self.tape.knows(args[0]):
+            self.tape.decide_that(self.tape.emit(getattr, (args[0], attribute)), value)
         if isinstance(value, Tensor) and self.tape.node_of(value) is None:
             self.tape.bind(value, self.tape.emit(getattr, (args[0], attribute)))
         return value
@@ -68,6 +71,8 @@ class Recording(TorchFunctionMode):
         with quiet(tape):
             value = func(*args, **kwargs)
         changed = written(before) | _moved_statistics(func, args, kwargs)
+        if name == "is_contiguous":
+            tape.decide_that(_node(tape.graph, func, name, *arguments), value)
         if not changed and not tensors(value):
             return value
         node = _node(tape.graph, func, name, *arguments)

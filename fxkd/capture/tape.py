@@ -125,6 +125,10 @@ class Tape:
         held, node = self._nodes.get(id(value), (None, None))
         return node if held is value else None
 
+    def knows(self, value: Tensor) -> bool:
+        """Tell whether ``value`` is a tensor of the program: computed, given, or hanging on the model."""
+        return self.node_of(value) is not None or id(value) in self.attributes
+
     def argument(self, value: Any) -> Any:
         """Turn a value of the run into an argument of a node."""
         if isinstance(value, Tracked):
@@ -220,6 +224,10 @@ class Tape:
         if key not in self._decided:
             self._decided.add(key)
             self.graph.call_function(guard, (*key, current_line()))
+
+    def decide_that(self, node: fx.Node, value: bool) -> None:
+        """Add a guard: the program was told that what ``node`` gives is ``value``."""
+        self.graph.call_function(guard, (node, "==", value, current_line()))
 
     def mark(self, value: Any, call: PointCall) -> None:
         """Let one node hold the value of a point's call: its own, or a bundle of several."""
