@@ -239,14 +239,15 @@ def test_an_average_of_the_weights(backend: str) -> None:
     assert not torch.allclose(wanted, distiller(batch()).output)
 
 
+def parts(distiller: fxkd.Distiller) -> list[tuple[nn.Module, float]]:
+    return [(distiller.student, 0.1), (distiller.connectors, 1.0)]
+
+
 @BACKENDS
 def test_an_optimizer_copied_with_its_distiller_trains_the_copy(backend: str) -> None:
     distiller = prepared(backend)
-    optimizer = torch.optim.SGD(
-        [{"params": list(distiller.student.parameters())}, {"params": list(distiller.connectors.parameters()), "lr": 1.0}],
-        lr=0.1,
-        momentum=0.9,
-    )  # fmt: skip
+    groups = [{"params": list(part.parameters()), "lr": lr} for part, lr in parts(distiller)]
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
     stepped(distiller)
     optimizer.step()
     again, of_again = copy.deepcopy((distiller, optimizer))
