@@ -115,19 +115,12 @@ CHANGES: list[Callable[[Model], None]] = [
     low_rank_fc, low_rank_inner, other_block, other_inner, other_forward, hooked, hooked_before, normed, normed_inner,
     module_removed, weights_shared, hooked_model,
 ]  # fmt: skip
-NOT_SEEN = "a module above a point that is replaced, given another forward or a hook after the capture is not seen"
-MISSING = [("block.inner", change) for change in (other_block, other_forward, hooked, hooked_before)]
 
 
 def changes() -> list[Any]:
-    """Every point, every change, both backends; what the graph backend does not see yet is marked."""
+    """Every point, every change, both backends."""
     rows = product(("fc", "block", "block.inner"), CHANGES, ("graph", "eager"))
-    return [pytest.param(*row, id=f"{row[0]}-{row[1].__name__}-{row[2]}", marks=marks(*row)) for row in rows]
-
-
-def marks(point: str, change: Callable[[Model], None], backend: str) -> list[pytest.MarkDecorator]:
-    missing = backend == "graph" and ((point, change) in MISSING or change is hooked_model)
-    return [pytest.mark.xfail(strict=True, raises=AssertionError, reason=NOT_SEEN)] if missing else []
+    return [pytest.param(*row, id=f"{row[0]}-{row[1].__name__}-{row[2]}") for row in rows]
 
 
 def batch(size: int = 3) -> Tensor:

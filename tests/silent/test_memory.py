@@ -10,7 +10,9 @@ from fxkd.capture.structure import storages
 def test_every_memory_that_a_node_names_is_held() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(inplace=True), nn.Linear(6, 2))
     captured = capture(model, Inputs((torch.zeros(3, 4),)), points=[PointName("ModuleOutputs", "1")])
-    held = storages(captured.twins).union(*(storages(node.meta.get("val")) for node in captured.graph.nodes))
+    held = storages([twin for twin, _ in captured.kept.values()]).union(
+        *(storages(node.meta.get("val")) for node in captured.graph.nodes)
+    )
     named = {
         memory
         for node in captured.graph.nodes
