@@ -1,15 +1,17 @@
 """Checks that need the models: every point is there and is called, every delivery fits. All problems in one report."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from fxkd.capture import Captured, PointName
+from fxkd.capture import Captured, Inputs, PointName
 from fxkd.errors import PointError, Problems
 from fxkd.points import find_function, find_method, find_module, find_parameter
 from fxkd.spec import Recorder, Reference, Spec, StudentLoss
+from fxkd.unreached import why_unreached
 
 PATH_KEYS = {"ModuleOutputs": "source", "FunctionOutputs": "func_path", "MethodOutputs": "method_path"}
 
@@ -66,7 +68,24 @@ def check_path(model: object, point: PointName, where: str, problems: Problems) 
         problems.add(where, str(error))
 
 
-def check_calls(student: Captured, teacher: Captured, spec: Spec) -> None:
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A model and what its run showed: for messages about what it did not."""
+
+    model: nn.Module
+    captured: Captured
+    inputs: Inputs
+
+    def calls(self, point: PointName) -> list[fx.Node]:
+        """List the calls of a point."""
+        return self.captured.calls(point)
+
+    def why_never(self, point: PointName) -> str:
+        """Say that a point exists and is not used, and why."""
+        return why_unreached(self.model, self.captured.name, point, self.inputs)
+
+
+def check_calls(student: Ran, teacher: Ran, spec: Spec) -> None:
     """Check what only a run shows: that points are called, often enough, and that deliveries fit.
 
     Raises:
@@ -80,29 +99,23 @@ def check_calls(student: Captured, teacher: Captured, spec: Spec) -> None:
         _check_delivery(student, teacher, point, delivery.max_keep_data, f"distill_deliveries.{name}", problems)
     for loss, mapping in spec.loss_forward_mappings.items():
         for argument, reference in mapping.items():
-            _check_index(reference, student, teacher, spec, f"loss_forward_mappings.{loss}.{argument}", problems)
+            where = f"loss_forward_mappings.{loss}.{argument}"
+            _check_index(reference, student.captured, teacher.captured, spec, where, problems)
     problems.raise_if_any()
 
 
-def check_records(captured: Captured, section: str, recorders: Mapping[str, Recorder], problems: Problems) -> None:
+def check_records(side: Ran, section: str, recorders: Mapping[str, Recorder], problems: Problems) -> None:
     """Check that every recorder's point was called."""
     for name, recorder in recorders.items():
-        if not captured.calls(point_of(recorder)):
-            problems.add(f"{section}.{name}.source", never_called(captured.name, recorder.source))
+        if not side.calls(point_of(recorder)):
+            problems.add(f"{section}.{name}.source", side.why_never(point_of(recorder)))
 
 
-def never_called(side: str, path: str) -> str:
-    """Say that a point exists and is not used."""
-    return f"{path!r} exists, but the {side} does not call it in its forward (in this mode, with these inputs)"
-
-
-def _check_delivery(
-    student: Captured, teacher: Captured, point: PointName, kept: int, where: str, problems: Problems
-) -> None:
+def _check_delivery(student: Ran, teacher: Ran, point: PointName, kept: int, where: str, problems: Problems) -> None:
     given, taken = teacher.calls(point), student.calls(point)
-    for side, calls in (("teacher", given), ("student", taken)):
+    for side, calls in ((teacher, given), (student, taken)):
         if not calls:
-            problems.add(where, never_called(side, point.path))
+            problems.add(where, side.why_never(point))
     if not given or not taken:
         return
     if len(given) < len(taken):

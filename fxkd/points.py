@@ -55,11 +55,11 @@ def find_parameter(model: nn.Module | None, path: str) -> nn.Parameter:
     """
     model, (*names, last) = _model(model), _names(path) or [""]
     module, depth = _walk(model, names)
-    found = module._parameters.get(last) if depth == len(names) else None
+    found = dict(module._parameters.items()).get(last) if depth == len(names) else None
     if found is not None:
         return found
     here = [name for name, parameter in module._parameters.items() if parameter is not None]
-    has = _offer(here + [f"{name}." for name in module._modules], "no parameters")
+    has = _offer(here + [f"{name}." for name, _ in module._modules.items()], "no parameters")
     what = f"no parameter {path!r} in {type(model).__name__}: {_prefix(names[:depth], module)} has {has}."
     raise PointError(what + _parameter_hint(model, path))
 
@@ -170,7 +170,7 @@ def _names(path: str) -> list[str]:
 def _walk(model: nn.Module, names: list[str]) -> tuple[nn.Module, int]:
     """Follow ``names`` as far as they go: the module reached and how many names that took."""
     for depth, name in enumerate(names):
-        child = model._modules.get(name)
+        child = dict(model._modules.items()).get(name)  # a scripted module has its own kind of dict
         if child is None:
             return model, depth
         model = child

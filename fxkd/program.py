@@ -10,7 +10,7 @@ from torch.fx.passes.infra.pass_base import PassBase
 
 from fxkd.capture import Captured, Inputs, Layout, PointName, capture, split
 from fxkd.capture.tape import guard
-from fxkd.checks import check_calls, point_of
+from fxkd.checks import Ran, check_calls, point_of
 from fxkd.modes import merge
 from fxkd.passes import InsertDeliveries, InsertLosses, InsertRecords, ProtectRecords, Prune, join, run
 from fxkd.passes.insert_losses import OwnLoss, Source
@@ -126,7 +126,7 @@ def build(
     """
     layout = Layout.of(inputs, student)
     sides = _capture_sides(student, teacher, spec, inputs, layout)
-    check_calls(*sides, spec)
+    check_calls(Ran(student, sides[0], inputs), Ran(teacher, sides[1], inputs), spec)
     steps = (*default_passes(spec, clone_records=clone_records, return_records=return_records), *passes)
     steps = steps if prune else tuple(step for step in steps if not isinstance(step, Prune))
     joint = run(_join(sides, modules, spec), steps)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxkd.capture import Captured, Inputs, Layout, PointName, capture, split
-from fxkd.checks import check_path, check_records
+from fxkd.capture import Inputs, Layout, PointName, capture, split
+from fxkd.checks import Ran, check_path, check_records
 from fxkd.errors import Problems, SpecError
 from fxkd.graph_backend import GraphBackend
 from fxkd.passes import InsertLosses, InsertRecords, ProtectRecords, join, run
@@ -103,7 +103,7 @@ def _build(model: nn.Module, recorders: Mapping[str, Recorder], inputs: Inputs) 
     layout = Layout.of(inputs, model)
     grad = torch.is_grad_enabled()
     captured = capture(model, inputs, name="model", points=points.values(), grad=grad, layout=layout)
-    _check_calls(captured, recorders)
+    _check_calls(Ran(model, captured, inputs), recorders)
     held = {"model": model, "model_constants": captured.constants}
     joined = join([Side("model", captured.graph, grad=True)], held)
     steps = (InsertRecords(points, "model"), InsertLosses({}, return_records={"model": list(points)}), ProtectRecords())
@@ -111,7 +111,7 @@ def _build(model: nn.Module, recorders: Mapping[str, Recorder], inputs: Inputs) 
     return Program(layout, [Situation((captured,), context())], run(joined, steps), seen=seen)
 
 
-def _check_calls(captured: Captured, recorders: Mapping[str, Recorder]) -> None:
+def _check_calls(side: Ran, recorders: Mapping[str, Recorder]) -> None:
     problems = Problems()
-    check_records(captured, "recorders", recorders, problems)
+    check_records(side, "recorders", recorders, problems)
     problems.raise_if_any()

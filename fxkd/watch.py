@@ -58,6 +58,21 @@ def watch(model: nn.Module, inputs: Inputs) -> Calls:
             return _watch(lambda: _run(model, inputs))
 
 
+def run_once(model: nn.Module, inputs: Inputs) -> None:
+    """Run ``model`` on tensors without values, or, where that fails, on the inputs themselves; it is left as it was.
+
+    Raises:
+        CaptureError: The model does not run on the inputs; says where.
+
+    >>> run_once(nn.ReLU(), Inputs((torch.zeros(2, 3),)))
+    """
+    with patcher.lock, torch.compiler.set_stance("force_eager"):
+        try:
+            _run_without_values(model, inputs)
+        except Exception:  # noqa: BLE001 (whatever it is, the run on values tells whether it is the model's)
+            _run(model, inputs)
+
+
 def _watch(run: Callable[[], object]) -> Calls:
     named = list(lookups(run))
     calls: Calls = defaultdict(list)

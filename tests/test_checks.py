@@ -206,8 +206,8 @@ def test_a_module_that_is_never_called() -> None:
     pair = {"student": "unused", "teacher": "fc", "loss": {"type": "L2Loss"}}
     (message,) = problems(Model(), Model(), {"pairs": [pair]})
     assert message == (
-        "student_recorders.unused.source: 'unused' exists, but the student does not call it in its forward "
-        "(in this mode, with these inputs)"
+        "student_recorders.unused.source: 'unused' exists, but the student does not call it in its forward, "
+        "neither in train nor in eval mode, with these inputs"
     )
 
 

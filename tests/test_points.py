@@ -172,3 +172,14 @@ def test_original_is_called_as_a_wrapper_is() -> None:
     assert original(find_function(f"{TOY}.toy_func")) is toy_module.toy_func
     half = types.SimpleNamespace(half=functools.partial(round, ndigits=1))
     assert original(Place(half, "half", "half"))(1.26) == 1.3
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit.script
+def test_paths_into_a_scripted_module() -> None:
+    model = nn.Sequential(torch.jit.script(nn.Sequential(nn.Linear(2, 2))))
+    assert isinstance(find_module(model, "0.0"), torch.jit.ScriptModule)
+    assert find_parameter(model, "0.0.weight").shape == (2, 2)
+    with pytest.raises(PointError, match=r"no parameter '0\.1\.weight' in Sequential: '0' .* has '0\.'"):
+        find_parameter(model, "0.1.weight")
+    with pytest.raises(PointError, match=r"no module '0\.1' in Sequential: '0' \(RecursiveScriptModule\) has '0'"):
+        find_module(model, "0.1")
