@@ -20,8 +20,10 @@ def check_models(student: object, teacher: object, problems: Problems) -> None:
     """Refuse what is no model, and one object in both places."""
     for name, model in (("student", student), ("teacher", teacher)):
         if not isinstance(model, nn.Module):
-            hint = ": give an object of that class, not the class itself" if isinstance(model, type) else ""
-            problems.add(name, f"is a {type(model).__name__}; give an nn.Module{hint}")
+            what = f"a {type(model).__name__}"
+            if isinstance(model, type):
+                what = f"the class {model.__name__} and no object of it"
+            problems.add(name, f"is {what}; give an nn.Module")
     if student is teacher and isinstance(student, nn.Module):
         problems.add("teacher", "is the student itself; give another module (copy.deepcopy makes one)")
 

@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fxkd.capture import Inputs, Layout, split
+from fxkd.capture.blame import refuse_call
 from fxkd.eager import DistillDeliveryManager, ParameterRecorder, RecorderManager
-from fxkd.passes.insert_losses import add_losses, mean_of, returned_losses
+from fxkd.errors import PointError
+from fxkd.passes.insert_losses import add_losses, mean_of, no_argument, returned_losses
 from fxkd.spec import Delivery, Recorder, Reference, Spec, StudentLoss
 from fxkd.spec.vocabulary import DELIVERIES
 
@@ -48,7 +51,8 @@ class EagerBackend:
         deliveries.override_data = True
         of_student = self._recorders(self.spec.student_recorders, "student_recorders")
         output = self._run(self.student, of_student, deliveries, args, kwargs)
-        return self._result(output, {True: of_student, False: of_teacher}, kwargs | extra)
+        given = Given(self.student, args, kwargs, extra)
+        return self._result(output, {True: of_student, False: of_teacher}, given)
 
     def _recorders(self, recorders: Mapping[str, Recorder], where: str) -> RecorderManager:
         configs = {name: {"type": recorder.type, "source": recorder.source} for name, recorder in recorders.items()}
@@ -65,16 +69,21 @@ class EagerBackend:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
+        if not torch.compiler.is_compiling():
+            refuse_call("student" if model is self.student else "teacher", model, Inputs(args, kwargs))
         recorders.initialize(model)
         deliveries.initialize(model)
         with recorders, deliveries, _uncompiled():
             return model(*args, **kwargs)
 
-    def _result(self, output: Any, recorders: dict[bool, RecorderManager], given: dict[str, Any]) -> dict[str, Any]:
+    def _result(self, output: Any, recorders: dict[bool, RecorderManager], given: "Given") -> dict[str, Any]:
         losses = {}
         for name, mapping in self.spec.loss_forward_mappings.items():
-            arguments = {argument: self._value(ref, recorders, given) for argument, ref in mapping.items()}
-            losses[name] = mean_of(self.modules["losses"][name](**arguments))
+            arguments = {
+                argument: self._value(ref, recorders, given, f"loss_forward_mappings.{name}.{argument}")
+                for argument, ref in mapping.items()
+            }
+            losses[name] = mean_of(self.modules["losses"][name](**arguments), f"distill_losses.{name}")
         own = self._own_loss(output, given)
         trained = [loss for name, loss in losses.items() if "loss" in name]
         distilled = [add_losses(trained)] if trained else []
@@ -87,19 +96,28 @@ class EagerBackend:
             "records": _records(recorders) if self.return_records else {},
         }
 
-    def _value(self, reference: Reference, recorders: dict[bool, RecorderManager], given: dict[str, Any]) -> Any:
+    def _value(self, reference: Reference, recorders: dict[bool, RecorderManager], given: "Given", where: str) -> Any:
         if reference.from_input is not None:
-            return given[reference.from_input]
+            return given.named(reference.from_input, where)
         recorder = recorders[bool(reference.from_student)].get_recorder(str(reference.recorder))
         value = recorder.get_record_data(reference.record_idx, reference.data_idx)
         if reference.connector is not None:
             value = self.modules["connectors"][reference.connector](value)
-        return value if reference.connector_idx is None else value[reference.connector_idx]
+        if reference.connector_idx is None:
+            return value
+        try:
+            return value[reference.connector_idx]
+        except (IndexError, KeyError, TypeError):
+            what = f"is {reference.connector_idx}, but the connector gives a {type(value).__name__}"
+            raise PointError(f"{where}.connector_idx: {what} without such a part") from None
 
-    def _own_loss(self, output: Any, given: dict[str, Any]) -> Any:
+    def _own_loss(self, output: Any, given: "Given") -> Any:
         own = self.spec.student_loss
         if isinstance(own, StudentLoss):
-            args = {name: output if v == "from_output" else given[v["from_input"]] for name, v in own.args.items()}
+            args = {
+                name: output if v == "from_output" else given.named(v["from_input"], f"student_loss.args.{name}")
+                for name, v in own.args.items()
+            }
             return self.modules["student_loss"](**args) * own.weight
         found = [mean_of(value) for value in returned_losses(output).values()] if own else []
         return add_losses(found) if found else None
@@ -115,6 +133,30 @@ def _uncompiled() -> Iterator[None]:
         return
     with stance:
         yield
+
+
+class Given:
+    """The arguments of a call by name, as the joint graph names them."""
+
+    def __init__(
+        self, student: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], extra: dict[str, Tensor]
+    ) -> None:
+        self.student, self.inputs, self.extra = student, Inputs(args, kwargs), extra
+
+    def named(self, name: str, where: str) -> Any:
+        """Give one argument; a tensor given by position, or inside a dict or list, has a name too.
+
+        Raises:
+            PointError: There is none; says which there are.
+        """
+        given = self.inputs.kwargs | self.extra
+        if name in given:
+            return given[name]
+        tensors = split(self.inputs.args, self.inputs.kwargs)[1]
+        given = dict(zip(Layout.of(self.inputs, self.student).names, tensors, strict=True)) | self.extra
+        if name in given:
+            return given[name]
+        raise PointError(no_argument(name, where, given))
 
 
 def _records(recorders: dict[bool, RecorderManager]) -> dict[str, dict[str, list[Any]]]:

@@ -1,14 +1,14 @@
 """Add connectors and losses to the joint graph, and let it return what a training step needs."""
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
-from fxkd.errors import PointError
+from fxkd.errors import PointError, SpecError, did_you_mean
 from fxkd.passes.insert_records import records_of
 
 
@@ -33,11 +33,17 @@ class OwnLoss:
     weight: float = 1.0
 
 
-def mean_of(value: Any) -> Any:
-    """Make one number of what a loss gives: the mean of a tensor, the sum of the means of several."""
+def mean_of(value: Any, where: str = "a loss") -> Any:
+    """Make one number of what a loss gives: the mean of a tensor, the sum of the means of several.
+
+    Raises:
+        SpecError: It gives something else.
+    """
     if isinstance(value, Tensor):
         return value if value.dim() == 0 else value.mean()
-    return sum(mean_of(part) for part in value)
+    if isinstance(value, (tuple, list)) and value:
+        return sum(mean_of(part, where) for part in value)
+    raise SpecError([f"{where}: gives a {type(value).__name__}; a loss gives a tensor, or a list of tensors"])
 
 
 def add_losses(values: Sequence[Tensor]) -> Any:
@@ -82,7 +88,10 @@ class InsertLosses(PassBase):
 
 
 def _loss(graph: fx.Graph, name: str, sources: Mapping[str, Source]) -> fx.Node:
-    arguments = {argument: _value(graph, source, f"{name}.{argument}") for argument, source in sources.items()}
+    arguments = {
+        argument: _value(graph, source, f"loss_forward_mappings.{name}.{argument}")
+        for argument, source in sources.items()
+    }
     called = _module(graph, f"losses.{name}", (), arguments, part="loss")
     return _function(graph, mean_of, called, part="loss")
 
@@ -94,7 +103,7 @@ def _value(graph: fx.Graph, source: Source, where: str) -> fx.Node:
     records = records_of(graph, source.side, source.recorder)
     if not -len(records) <= source.record_idx < len(records):
         raise PointError(
-            f"loss_forward_mappings.{where}.record_idx: {source.record_idx}, but {source.side} calls the point of "
+            f"{where}.record_idx: {source.record_idx}, but {source.side} calls the point of "
             f"{source.recorder!r} {len(records)} times in a forward"
         )
     value = records[source.record_idx]
@@ -111,8 +120,15 @@ def placeholder(graph: fx.Graph, name: str, where: str) -> fx.Node:
     """Find the placeholder ``name``."""
     known: dict[str, fx.Node] = {str(node.target): node for node in graph.nodes if node.op == "placeholder"}
     if name not in known:
-        raise PointError(f"{where}: no argument {name!r} in the call, which has {', '.join(map(repr, known))}")
+        raise PointError(no_argument(name, where, known))
     return known[name]
+
+
+def no_argument(name: str, where: str, known: Iterable[str]) -> str:
+    """Say that a call has no tensor of a name."""
+    known = list(known)
+    has = ", ".join(map(repr, known)) or "none"
+    return f"{where}: no argument {name!r} in the call, which has {has}.{did_you_mean(name, known)}"
 
 
 def _own_loss(graph: fx.Graph, own: OwnLoss, returned: Any, value: Any) -> fx.Node | None:

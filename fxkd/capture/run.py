@@ -8,6 +8,7 @@ from torch import nn
 
 from fxkd import patcher
 from fxkd.capture.attributes import REMEDY as WRITTEN
+from fxkd.capture.blame import blamed
 from fxkd.capture.calls import Named
 from fxkd.capture.captured import Captured, PointName
 from fxkd.capture.discover import Discovery, discover
@@ -57,7 +58,7 @@ def capture(
     """
     layout = layout or Layout.of(inputs, model)
     plan = Plan.of(model, inputs, layout, name, tuple(dict.fromkeys(points)), frozenset(whole), grad)
-    with patcher.lock, torch.compiler.set_stance("force_eager"):
+    with patcher.lock, torch.compiler.set_stance("force_eager"), blamed(name, model, inputs):
         functions, opened = _discovered(plan)
         tape = _recorded(plan, functions, opened, steady=True)
         _refuse_frozen_draws(plan, opened, tape)

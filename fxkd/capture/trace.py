@@ -9,6 +9,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
 from fxkd.capture.attributes import Attributes
+from fxkd.capture.blame import DoesNotRun
 from fxkd.capture.calls import Calls, Named, recorded_calls
 from fxkd.capture.captured import PointCall
 from fxkd.capture.held import noted_reads
@@ -104,7 +105,7 @@ def _run(plan: Plan, given: Inputs) -> Any:
             f"{plan.name}: the value of a tensor decides what is run at {raising_line(error)}; {REMEDY}"
         ) from error
     except Exception as error:
-        raise CaptureError(
+        raise DoesNotRun(
             f"{plan.name}: {type(error).__name__} at {raising_line(error)} while it ran on tensors without values: "
             f"{error}. If it runs on real tensors, {REMEDY}"
         ) from error

@@ -1,6 +1,6 @@
 """What the losses refuse, and how they say it: checks of options and of shapes, none of which reads a tensor."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Real
 
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ def check_temperature(owner: nn.Module, tau: float) -> None:
 
 def check_same_shape(owner: nn.Module, **values: Tensor) -> None:
     """Refuse a student's and a teacher's value whose shapes differ."""
+    _check_tensors(owner, values)
     student, teacher = values.values()
     if student.shape != teacher.shape:
         raise _mismatch(owner, "they must be equal", values)
@@ -45,9 +46,17 @@ def check_same_shape(owner: nn.Module, **values: Tensor) -> None:
 
 def check_same_space(owner: nn.Module, **values: Tensor) -> None:
     """Refuse a student's and a teacher's value that differ in more than dim 1, the channels."""
+    _check_tensors(owner, values)
     student, teacher = values.values()
     if student.shape[:1] != teacher.shape[:1] or student.shape[2:] != teacher.shape[2:]:
         raise _mismatch(owner, "all but the channels (dim 1) must be equal", values)
+
+
+def _check_tensors(owner: nn.Module, values: Mapping[str, object]) -> None:
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            hint = "; pick one part of it with 'data_idx'" if isinstance(value, (tuple, list, Mapping)) else ""
+            raise refusal(owner, f"{name} is a {type(value).__name__}, not a tensor{hint}.")
 
 
 def _mismatch(owner: nn.Module, rule: str, values: dict[str, Tensor]) -> SpecError:

@@ -66,7 +66,7 @@ def _side(spec: dict[str, Any], pair: Mapping[str, Any], side: str, name: str) -
     recorder = dict(point) if isinstance(point, Mapping) else {"type": "ModuleOutputs", "source": point}
     picked = {key: recorder.pop(key) for key in ("record_idx", "data_idx") if key in recorder}
     recorders = spec[f"{side}_recorders"]
-    known = next((key for key, value in recorders.items() if value == recorder), None)
+    known = next((key for key, value in recorders.items() if value == recorder and isinstance(key, str)), None)
     label = known or _free(_path(point) or "model", recorders)
     recorders[label] = recorder
     reference = {"recorder": label, "from_student": side == "student", **picked}

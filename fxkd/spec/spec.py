@@ -82,7 +82,12 @@ class Spec:
         else:
             given = source
         if isinstance(given, Mapping):
-            spec = cls(**read_fields(expand_pairs(unwrap(given, problems), problems), problems), lines=problems.lines)
+            try:
+                fields = read_fields(expand_pairs(unwrap(given, problems), problems), problems)
+                spec = cls(**fields, lines=problems.lines)
+            except RecursionError:
+                problems.add("the spec", "is nested without end: something in it holds itself")
+                return cls()
         elif isinstance(given, Spec):
             spec = given
             problems.lines.update(spec.lines)

@@ -1,5 +1,7 @@
 """Tests of fxkd/losses/_checks.py: what the losses' own tests leave open."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -36,3 +38,13 @@ def test_a_temperature_is_above_zero(tau: float) -> None:
 def test_space_counts_rank_and_batch(shape: tuple[int, ...]) -> None:
     with pytest.raises(SpecError, match="all but the channels"):
         check_same_space(SomeLoss(), a=torch.ones(2, 3, 4), b=torch.ones(shape))
+
+
+@pytest.mark.parametrize("check", [check_same_shape, check_same_space])
+def test_what_is_no_tensor(check: Callable[..., None]) -> None:
+    with pytest.raises(
+        SpecError, match=r"^SomeLoss: b is a tuple, not a tensor; pick one part of it with 'data_idx'\.$"
+    ):
+        check(SomeLoss(), a=torch.ones(2), b=(torch.ones(2),))
+    with pytest.raises(SpecError, match=r"^SomeLoss: a is a NoneType, not a tensor\.$"):
+        check(SomeLoss(), a=None, b=torch.ones(2))
