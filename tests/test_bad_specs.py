@@ -510,7 +510,7 @@ BAD = {
         backends=GRAPH,
     ),
     "branch on a value": Bad(
-        r"student: the value of a tensor decides what is run at .*test_bad_specs\.py:\d+ \(.*image\.sum\(\) > 0.*eager'",
+        r"student: the value of a tensor decides what is run at .*test_bad_specs\.py:\d+ \(.*image\.sum\(\) > 0.*eager",
         call=one,
         options=lambda: {"student": Branching()},
         error=CaptureError,
