@@ -346,7 +346,7 @@ BAD = {
         backends=GRAPH,
     ),
     # Options
-    "unknown backend": Bad(r"backend: is 'hooks'; there is 'graph' and 'eager'$", options=lambda: {"backend": "hooks"}),
+    "unknown backend": Bad(r"backend: is 'hooks'; there is 'graph'.* 'eager'", options=lambda: {"backend": "hooks"}),
     "unknown type of compile": Bad(
         r"compile: is 'yes'; give 'auto', True, False or a dict", options=lambda: {"compile": "yes"}
     ),
