@@ -14,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from fxkd.capture.captured import PointCall, PointName, bundle
 from fxkd.capture.discover import Outcome
+from fxkd.capture.generators import Generators
+from fxkd.capture.held import Parts
 from fxkd.capture.lines import current_line
 from fxkd.capture.preserve import Contents, drawn_state, set_drawn_state
 from fxkd.capture.recording import quiet
@@ -50,6 +52,8 @@ class Calls:
         paths: Where each module hangs, by identity.
         opened: The modules whose forward is recorded; every other one is a leaf, one node.
         points: The points named on modules, by the module's identity.
+        parts: What the modules held when the recording began.
+        generators: Random generators of the model's own.
     """
 
     def __init__(
@@ -58,8 +62,11 @@ class Calls:
         paths: dict[int, str],
         opened: set[int],
         points: dict[int, tuple[PointName, ...]],
+        parts: Parts,
+        generators: Generators,
     ) -> None:
         self.tape, self.paths, self.opened, self.points = tape, paths, opened, points
+        self.parts, self.generators = parts, generators
         self.must_open: set[int] = set()
         self.ran_whole: set[int] = set()
         self._inside: list[nn.Module] = []
@@ -113,7 +120,10 @@ class Calls:
         arguments = tape.argument(args), tape.argument(kwargs)
         with quiet(tape):
             own = [*module.parameters(), *module.buffers()]
-            before, drawn, contents = versions((args, kwargs, own)), drawn_state(), Contents(module)
+            if self.parts.changed(module):
+                self.must_open.add(id(module))
+            before, contents = versions((args, kwargs, own)), Contents(module)
+            drawn, own_drawn = drawn_state(), self.generators.states()
             self._inside.append(module)
             try:
                 with _Observer(tape, path):
@@ -121,6 +131,8 @@ class Calls:
             finally:
                 self._inside.pop()
             set_drawn_state(drawn)
+            self.generators.put_back(own_drawn)
+            self.parts.note(module)
             self.ran_whole.update(map(id, module.modules()))
             node = tape.graph.create_node("call_module", f"{tape.name}.{path}", *arguments)
             node.meta.update(mutates=written(before), reads=storages(own), stateful=_has_state(module))

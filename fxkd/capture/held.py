@@ -133,3 +133,26 @@ def _read(module: nn.Module, name: str) -> Any:
         if name in holder:
             return holder[name]
     return class_attribute(type(module), name)
+
+
+class Parts:
+    """What each module of a model is made of: a leaf that a forward changes before its call must be looked into."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._known: dict[int, tuple[Any, ...]] = {}
+        self.note(model)
+
+    def note(self, module: nn.Module) -> None:
+        """Note what a module and those below it hold now."""
+        self._known.update((id(part), _made_of(part)) for part in module.modules())
+
+    def changed(self, module: nn.Module) -> bool:
+        """Tell whether it, or one below it, was given something else since."""
+        return any(self._known.get(id(part)) != _made_of(part) for part in module.modules())
+
+
+def _made_of(module: nn.Module) -> tuple[Any, ...]:
+    own = module.__dict__
+    plain = [(key, value if isinstance(value, PLAIN) else id(value)) for key, value in own.items()]
+    held = [(key, id(part)) for name in ("_parameters", "_buffers", "_modules") for key, part in own[name].items()]
+    return *plain, *held

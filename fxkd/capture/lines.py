@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 
-from fxkd.capture.preserve import drawn_state
-
 SITE_PACKAGES = sysconfig.get_path("purelib")
 TORCH, OWN = Path(torch.__file__).parent, Path(__file__).parents[1]
 LIBRARIES = (f"{TORCH}{os.sep}", f"{OWN}{os.sep}", "<frozen", "<eval_with_key")
@@ -46,13 +44,13 @@ def raising_line(error: BaseException) -> str:
     return describe(lines[-1].filename, lines[-1].lineno or 0) if lines else "an unknown line"
 
 
-def drawing_line(run: Callable[[], Any]) -> str:
-    """Run once more, watching each line of a model's code, to find what moves Python's or numpy's generator."""
+def drawing_line(run: Callable[[], Any], drawn: Callable[[], Any]) -> str:
+    """Run once more, watching each line of a model's code, to find what changes the states that ``drawn`` gives."""
     found: list[str] = []
     seen: dict[FrameType, tuple[int, Any]] = {}
 
     def step(frame: FrameType, event: str, argument: Any) -> Any:
-        state = drawn_state()
+        state = drawn()
         number, before = seen.get(frame, (frame.f_lineno, state))
         if not found and state != before:
             found.append(describe(frame.f_code.co_filename, number))

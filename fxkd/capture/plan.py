@@ -1,12 +1,14 @@
 """What is to be captured, with every name in it resolved."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from fxkd.capture.captured import PointName
+from fxkd.capture.generators import Generators
 from fxkd.capture.inputs import Inputs, Layout
-from fxkd.capture.preserve import Caches
+from fxkd.capture.preserve import Caches, drawn_state, generators
 from fxkd.points import Place, find_function, find_method, find_module, find_parameter
 
 
@@ -26,6 +28,7 @@ class Plan:
         modules: The points on each module, by identity.
         places: The points on each function and method, by path.
         caches: What must be emptied after each run.
+        generators: Random generators of the model's own.
     """
 
     model: nn.Module
@@ -39,6 +42,7 @@ class Plan:
     modules: dict[int, tuple[PointName, ...]]
     places: dict[str, tuple[Place, tuple[PointName, ...]]]
     caches: Caches
+    generators: Generators
 
     @classmethod
     def of(
@@ -64,7 +68,13 @@ class Plan:
                 find = find_function if point.kind.startswith("Function") else find_method
                 place, named = places.get(point.path, (find(point.path), ()))
                 places[point.path] = place, (*named, point)
-        return cls(model, inputs, layout, name, points, whole, grad, paths, modules, places, Caches())
+        return cls(
+            model, inputs, layout, name, points, whole, grad, paths, modules, places, Caches(), generators(model)
+        )
+
+    def drawn(self) -> tuple[Any, ...]:
+        """Give the states of all generators of Python and numpy, comparable by ``==``."""
+        return (*drawn_state(), self.generators.drawn())
 
     def ancestors(self) -> set[int]:
         """Give the modules on the way to each module point, by every name that leads there."""

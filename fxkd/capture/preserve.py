@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fxkd.capture.generators import Generators
+
 CONTAINERS = (dict, list, set, deque)
 NOT_STATE = (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType, Tensor, str, bytes, int, float)
 LIBRARIES = ("torch.", "sympy.", "fxkd.")  # whose caches hold no tensors of a run
@@ -30,12 +32,14 @@ def preserved(model: nn.Module, *, values: bool = False) -> Iterator[None]:
     contents = Contents(model)
     tensors = _tensors(model) if values else []
     copies = [(tensor, tensor.detach().clone()) for tensor in tensors]
-    grad, states = torch.is_grad_enabled(), random_states()
+    own = generators(model)
+    grad, states, own_states = torch.is_grad_enabled(), random_states(), own.states()
     try:
         yield
     finally:
         torch.set_grad_enabled(grad)
         set_random_states(states)
+        own.put_back(own_states)
         contents.put_back()
         _put_back(copies)
 
@@ -57,6 +61,12 @@ class Contents:
         """Let everything hold what it held."""
         for holder, content in self._changed():
             _refill(holder, content)
+
+
+def generators(model: nn.Module) -> Generators:
+    """Find the random generators that are a model's own."""
+    holders = _holders(model)
+    return Generators.of(model, [*holders, *(part for holder in holders for part in _parts(holder))])
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

@@ -39,9 +39,14 @@ def quiet_log() -> Iterator[None]:
         logger.disabled = before
 
 
-def larger_sizes(size: int) -> tuple[int, ...]:
-    """Give the sizes to try in place of ``size``: an odd one, and one that what divides ``size`` divides too."""
-    return (size + 1, 2 * size) if size > LARGE else (2 * size + 1, 2 * size)
+def other_sizes(size: int, *, is_batch: bool, on_values: bool) -> tuple[int, ...]:
+    """Give the sizes to try in place of ``size``: an odd one, and one that what divides ``size`` divides too.
+
+    A batch is tried smaller too, and, where no real values are needed for it, much larger.
+    """
+    larger = (size + 1, 2 * size) if size > LARGE else (2 * size + 1, 2 * size)
+    more = (size // 2, *(() if on_values else (64 * size,))) if is_batch else ()
+    return tuple(other for other in (*larger, *more) if other)
 
 
 def grown(names: tuple[str, ...], tensors: list[Tensor], places: list[tuple[str, int]], size: int) -> list[Tensor]:

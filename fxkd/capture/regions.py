@@ -12,12 +12,15 @@ from torch import fx
 from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from torch.autograd.grad_mode import _enter_inference_mode, _exit_inference_mode
 
+from fxkd.capture.lines import current_line
 from fxkd.capture.recording import quiet
 from fxkd.capture.tape import Tape
+from fxkd.errors import CaptureError
 from fxkd.patcher import patched
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 SET_GRAD_MODE = torch._C._set_grad_enabled
+SEEDS = ("manual_seed", "set_rng_state", "seed")
 
 
 @contextmanager
@@ -40,10 +43,28 @@ def recorded_regions(tape: Tape) -> Iterator[None]:
         (torch.autocast, "__enter__", _entering(tape, regions, lambda region: _autocast(tape.graph, region))),
         (torch.autocast, "__exit__", _leaving(tape, regions, _exit_autocast)),
     )
+    seeding = [(owner, name, _refusing(tape, name)) for owner in (torch, torch.random) for name in SEEDS]
     with ExitStack() as stack:
-        for owner, name, wrap in changes:
+        for owner, name, wrap in (*changes, *seeding, (torch.random, "fork_rng", _refusing(tape, "fork_rng"))):
             stack.enter_context(patched(owner, name, wrap))
         yield
+
+
+def _refusing(tape: Tape, name: str) -> Wrap:
+    """Wrap a function that sets torch's generator: no node would do that again."""
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if tape.listening:
+                raise CaptureError(
+                    f"torch.random.{name} is called at {current_line()}; a graph would not do that at every step: name "
+                    "the function or method around it as a point, so that it stays one node, or use backend='eager'"
+                )
+            return original(*args, **kwargs)
+
+        return call
+
+    return wrap
 
 
 def _entering(tape: Tape, regions: dict[int, fx.Node], note: Callable[..., fx.Node]) -> Wrap:

@@ -16,8 +16,8 @@ from fxkd.capture.held import held_by
 from fxkd.capture.inputs import Inputs, Layout, split
 from fxkd.capture.lines import drawing_line
 from fxkd.capture.plan import Plan
-from fxkd.capture.preserve import drawn_state, preserved, shift_drawn_state
-from fxkd.capture.probe import grown, larger_sizes, pin, quiet_log, same_program, size_classes
+from fxkd.capture.preserve import preserved, shift_drawn_state
+from fxkd.capture.probe import grown, other_sizes, pin, quiet_log, same_program, size_classes
 from fxkd.capture.tape import Tape
 from fxkd.capture.tidy import tidy
 from fxkd.capture.trace import REMEDY, MustOpen, trace
@@ -101,16 +101,16 @@ def _recorded(plan: Plan, functions: list[Named], opened: set[int], *, steady: b
     """Record until nothing more must be opened; ``opened`` grows. ``steady`` checks that the next call is the same."""
     for _ in range(len(plan.paths) + 1):
         with preserved(plan.model, values=False):
-            start = drawn_state()
+            start = plan.drawn()
             try:
                 tape = trace(plan, functions, opened)
+                if plan.drawn() != start:
+                    _refuse_draw(plan, functions, opened)
+                if steady:
+                    _refuse_unsteady(plan, functions, opened, tape)
             except MustOpen as found:
                 opened |= found.modules
                 continue
-            if drawn_state() != start:
-                _refuse_draw(plan, functions, opened)
-            if steady:
-                _refuse_unsteady(plan, functions, opened, tape)
             return tape
     raise CaptureError("the points cannot be reached although every module is opened; use backend='eager'")
 
@@ -128,9 +128,10 @@ def _refuse_unsteady(plan: Plan, functions: list[Named], opened: set[int], tape:
 
 def _refuse_draw(plan: Plan, functions: list[Named], opened: set[int]) -> None:
     with preserved(plan.model, values=False):
-        line = drawing_line(lambda: trace(plan, functions, opened))
+        line = drawing_line(lambda: trace(plan, functions, opened), plan.drawn)
     raise CaptureError(
-        f"{plan.name}: what Python's or numpy's generator gives at {line} would be the same at every step; {REMEDY}"
+        f"{plan.name}: what a generator of Python's or numpy's random numbers gives at {line} would be the same at "
+        f"every step; {REMEDY}"
     )
 
 
@@ -156,15 +157,22 @@ def _frozen_sizes(plan: Plan, opened: set[int], tape: Tape) -> list[tuple[str, i
 
 
 def _is_frozen(plan: Plan, opened: set[int], tape: Tape, places: list[tuple[str, int]]) -> bool:
-    """Tell whether the graph is another one, or none, where the inputs are larger in ``places``."""
+    """Tell whether the graph is another one, or none, where the inputs have another size in ``places``."""
     names, tensors = plan.layout.names, split(plan.inputs.args, plan.inputs.kwargs)[1]
     size = tensors[names.index(places[0][0])].shape[places[0][1]]
-    for other_size in larger_sizes(size) if size else ():
-        larger = replace(plan, inputs=plan.layout.fill(grown(names, tensors, places, other_size)))
+    taken = False
+    for other_size in other_sizes(size, is_batch=places[0][1] == 0, on_values=bool(plan.places)):
+        other_plan = replace(plan, inputs=plan.layout.fill(grown(names, tensors, places, other_size)))
         try:
-            functions, _ = _discovered(larger)
-            other = _recorded(larger, functions, set(opened))
-        except Exception:  # noqa: BLE001 (whatever it is: the model does not take this size)
+            functions, _ = _discovered(other_plan)
+            other = _recorded(other_plan, functions, set(opened))
+        except LookupError:  # Python looked something up by a size
+            return True
+        except Exception as error:  # noqa: BLE001 (whatever it is: the model does not take this size)
+            if isinstance(error.__cause__, LookupError):
+                return True
             continue
-        return not same_program(tape.graph, other.graph, tape.constants, other.constants)
-    return True
+        taken = True
+        if not same_program(tape.graph, other.graph, tape.constants, other.constants):
+            return True
+    return not taken

@@ -12,7 +12,7 @@ from fxkd.capture.attributes import Attributes
 from fxkd.capture.blame import DoesNotRun
 from fxkd.capture.calls import Calls, Named, recorded_calls
 from fxkd.capture.captured import PointCall
-from fxkd.capture.held import noted_reads
+from fxkd.capture.held import Parts, noted_reads
 from fxkd.capture.inputs import Inputs, split
 from fxkd.capture.lines import raising_line
 from fxkd.capture.plan import Plan
@@ -54,7 +54,7 @@ def trace(plan: Plan, functions: list[Named], opened: set[int], mode: FakeTensor
         stack.callback(plan.caches.empty_filled)
         twins = stack.enter_context(fake_twins(plan.model, mode))
         tape = Tape(plan.name, twins, plan.paths, mode)
-        calls = Calls(tape, plan.paths, opened, plan.modules)
+        calls = Calls(tape, plan.paths, opened, plan.modules, Parts(plan.model), plan.generators)
         fakes = _placeholders(plan, tape, mode)
         given = plan.layout.fill(fakes)
         attributes = Attributes.of(plan.model)

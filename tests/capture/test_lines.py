@@ -6,6 +6,7 @@ import sys
 import torch
 
 from fxkd.capture.lines import current_line, drawing_line, is_library, raising_line
+from fxkd.capture.preserve import drawn_state
 
 
 def test_the_current_line_is_the_users() -> None:
@@ -41,7 +42,7 @@ def test_the_drawing_line_is_found_in_a_loop() -> None:
             total += 1
             total *= random.random()
 
-    assert drawing_line(run).endswith("(total *= random.random())")
+    assert drawing_line(run, drawn_state).endswith("(total *= random.random())")
     random.setstate(state)
 
 
@@ -49,11 +50,11 @@ def test_the_drawing_line_of_the_last_statement_is_found() -> None:
     def run() -> float:
         return random.random()
 
-    assert drawing_line(run).endswith("(return random.random())")
+    assert drawing_line(run, drawn_state).endswith("(return random.random())")
 
 
 def test_no_draw_no_line() -> None:
-    assert drawing_line(lambda: None) == "a line inside a library"
+    assert drawing_line(lambda: None, drawn_state) == "a line inside a library"
 
 
 def test_a_debuggers_trace_is_put_back() -> None:
@@ -63,7 +64,7 @@ def test_a_debuggers_trace_is_put_back() -> None:
     previous = sys.gettrace()
     sys.settrace(trace)
     try:
-        drawing_line(lambda: None)
+        drawing_line(lambda: None, drawn_state)
         assert sys.gettrace() is trace
     finally:
         sys.settrace(previous)
