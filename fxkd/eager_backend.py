@@ -1,17 +1,19 @@
 """Run the same spec without a graph: patches and hooks around the models' own forward, in place only while they run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointFunction
 
 from fxkd.capture import Inputs, Layout, split
 from fxkd.capture.blame import refuse_call
 from fxkd.eager import DistillDeliveryManager, ParameterRecorder, RecorderManager
-from fxkd.errors import PointError
+from fxkd.errors import CaptureError, PointError
 from fxkd.passes.insert_losses import add_losses, mean_of, no_argument, returned_losses
+from fxkd.patcher import patched
 from fxkd.spec import Delivery, Recorder, Reference, Spec, StudentLoss
 from fxkd.spec.vocabulary import DELIVERIES
 
@@ -73,7 +75,7 @@ class EagerBackend:
             refuse_call("student" if model is self.student else "teacher", model, Inputs(args, kwargs))
         recorders.initialize(model)
         deliveries.initialize(model)
-        with recorders, deliveries, _uncompiled():
+        with recorders, deliveries, _uncompiled(), _no_record_without_gradients(recorders):
             return model(*args, **kwargs)
 
     def _result(self, output: Any, recorders: dict[bool, RecorderManager], given: "Given") -> dict[str, Any]:
@@ -121,6 +123,29 @@ class EagerBackend:
             return self.modules["student_loss"](**args) * own.weight
         found = [mean_of(value) for value in returned_losses(output).values()] if own else []
         return add_losses(found) if found else None
+
+
+@contextmanager
+def _no_record_without_gradients(recorders: RecorderManager) -> Iterator[None]:
+    """Refuse a point inside reentrant checkpointing: it runs without gradients, so its loss would train nothing."""
+    buffers = {str(recorder): recorder for recorder in recorders.recorders.values()}
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def apply(*args: Any) -> Any:
+            before = {name: len(recorder.data_buffer) for name, recorder in buffers.items()}
+            value = original(*args)
+            inside = [name for name, recorder in buffers.items() if len(recorder.data_buffer) != before[name]]
+            if inside and torch.is_grad_enabled():
+                raise CaptureError(
+                    f"{inside[0]} is called inside reentrant checkpointing, which runs it without gradients: name "
+                    "another point, or make checkpointing non-reentrant (use_reentrant=False)"
+                )
+            return value
+
+        return apply
+
+    with patched(CheckpointFunction, "apply", wrap):
+        yield
 
 
 @contextmanager
