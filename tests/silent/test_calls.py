@@ -64,6 +64,13 @@ def test_reentrant_checkpointing_is_refused() -> None:
         fxkd.prepare(student, teacher, spec_of(), example_inputs=batch())
     with pytest.raises(CaptureError, match=r"'first' is called inside CheckpointFunction.*use_reentrant=False"):
         fxkd.prepare(student, teacher, spec_of())(batch())
+    distiller = fxkd.prepare(student, teacher, spec_of(), backend="eager")
+    with pytest.raises(CaptureError, match=r"'point'.*'first'.*reentrant checkpointing.*use_reentrant=False"):
+        distiller(batch())
+    with torch.no_grad():
+        assert distiller(batch()).loss > 0
+    by_hand = fxkd.prepare(student, teacher, spec_of("last"), backend="eager")
+    assert_right(by_hand, lambda model, x: (plain(model, x)[1],) * 2)
 
 
 @BACKENDS
