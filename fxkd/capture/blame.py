@@ -14,6 +14,7 @@ from fxkd.capture.lines import raising_line
 from fxkd.capture.preserve import preserved
 from fxkd.errors import CaptureError, FxkdError, did_you_mean
 
+WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 NUMPY = "numpy"  # known by its name, as it may not be installed
 
 
@@ -28,6 +29,7 @@ def blamed(name: str, model: nn.Module, inputs: Inputs) -> Iterator[None]:
     Raises:
         CaptureError: Says what the model takes, or where and why it fails on these very inputs.
     """
+    refuse_wrapped(name, model)
     refuse_call(name, model, inputs)
     try:
         yield
@@ -41,6 +43,22 @@ def blamed(name: str, model: nn.Module, inputs: Inputs) -> Iterator[None]:
             f"{name}: does not run on these inputs ({_described(inputs)}): "
             f"{type(own).__name__} at {raising_line(own)}: {_first_line(own)}"
         ) from own
+
+
+def refuse_wrapped(name: str, model: nn.Module) -> None:
+    """Refuse a model that a wrapper for several devices holds: its forward does more than a graph can.
+
+    Raises:
+        CaptureError: Says what to wrap.
+    """
+    wrapped = [path for path, module in model.named_modules() if isinstance(module, WRAPPERS)]
+    if wrapped:
+        kind = type(model.get_submodule(wrapped[0])).__name__
+        where = f"in {kind} at {wrapped[0]!r}" if wrapped[0] else f"a {kind}"
+        raise CaptureError(
+            f"{name}: is {where}, which does its own work around the forward; prepare the model inside (its '.module') "
+            "and wrap the distiller, or use backend='eager'"
+        )
 
 
 def refuse_call(name: str, model: nn.Module, inputs: Inputs) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointFunction
 
 from fxkd.capture.captured import PointCall, PointName, bundle
 from fxkd.capture.discover import Outcome
@@ -161,9 +162,11 @@ class Calls:
 
     def _refuse_inside_function(self, what: str) -> None:
         if self._function is not None:
+            is_checkpoint = self._function == CheckpointFunction.__name__
+            remedy = "checkpoint without it (use_reentrant=False)" if is_checkpoint else "use backend='eager'"
             raise CaptureError(
                 f"{what!r} is called inside {self._function}, which is one node with a backward of its own: name "
-                "another point, make checkpointing non-reentrant (use_reentrant=False), or use backend='eager'"
+                f"another point, or {remedy}"
             )
 
     def _refuse_unheard(self, named: Named) -> None:
