@@ -71,7 +71,7 @@ def graph_of(source: nn.Module, example_inputs: Any) -> fx.GraphModule:
 
 
 def _joint_graph(distiller: Distiller, example_inputs: Any) -> fx.GraphModule:
-    if distiller.backend == "eager":
+    if distiller.options.backend == "eager":
         raise CaptureError(
             "this distiller was prepared with backend='eager', which runs the models as they are, so there is no joint "
             "graph: prepare it with backend='graph', or draw one model (distiller.student) with example_inputs="
