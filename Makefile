@@ -1,8 +1,9 @@
 # make demo | test | lint | clean. The first run makes .venv and fills it; later runs only do what changed.
-# Another interpreter: make PYTHON=python3.13 test. Arguments for pytest: make test ARGS="-k losses -x".
+# Another interpreter: make PYTHON=python3.13 test. Arguments for pytest: make test ARGS="-k losses -x"; in one process: WORKERS=0.
 
 PYTHON ?= python3
 ARGS ?=
+WORKERS ?= auto
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 INPUTS = pyproject.toml setup.py constraints.txt
@@ -19,8 +20,8 @@ demo: .venv/.demo
 	@$(BIN)/python examples/digits.py runs/demo
 
 test: compiler .venv/.test
-	@echo "test: running pytest"
-	@$(BIN)/python -m pytest $(ARGS)
+	@echo "test: running pytest on $(WORKERS) cores"
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 lint: .venv/.lint
 	@echo "lint: ruff check"

@@ -3,13 +3,16 @@
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import settings
 
 from tests.support import torchvision_shim
 
 HERE = Path(__file__).parent
+WORKER = "PYTEST_XDIST_WORKER"
 NO_CUDA = "gpu (no CUDA device)"
 NO_SLOW = "slow (FXKD_SLOW=1 runs them)"
 
@@ -21,6 +24,10 @@ not_run = pytest.StashKey[dict[str, int]]()
 torchvision_shim.install()
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE / "support/shim"), os.environ.get("PYTHONPATH")]))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+if WORKER in os.environ:  # as many processes as cores: one thread each
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 settings.register_profile("fxkd", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
 settings.load_profile("fxkd")
@@ -50,9 +57,24 @@ def why_not(item: pytest.Item) -> str | None:
 
 
 def has_cuda() -> bool:
-    import torch
-
     return torch.cuda.is_available()
+
+
+class Workers:
+    """Take from the processes of pytest-xdist what they did not run: each leaves out the same."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        node.config.stash[not_run] = getattr(node, "workeroutput", {}).get("not_run", {})
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Workers())
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if WORKER in os.environ:
+        session.config.workeroutput["not_run"] = session.config.stash.get(not_run, {})  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest's own summary, so that the line comes last
