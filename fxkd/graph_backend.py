@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from fxkd.capture import Inputs, split
 from fxkd.capture.preserve import random_states, set_random_states
 from fxkd.errors import CaptureError, GuardError
+from fxkd.passes.protect_records import clone
 from fxkd.program import Program, sizes
 
 MOST_PROGRAMS = 32
 MOST_CAPTURES = 128
+REPLAYED = ("reduce-overhead", "max-autotune")  # modes of torch.compile that replay CUDA graphs
 
 
 class GraphBackend:
@@ -32,6 +34,7 @@ class GraphBackend:
         self.build, self.student, self.compile_options = build, student, compile_options
         self.programs: list[Program] = []
         self.captures = 0
+        self.is_replayed = compile_options is not None and replays(compile_options)
         self.is_plain, self.may_capture = False, True
 
     def uncompiled(self, *, may_capture: bool) -> "GraphBackend":
@@ -102,10 +105,23 @@ class GraphBackend:
         """Run a program; the grad mode is afterwards what it was, also if a model raises while it is off."""
         grad = torch.is_grad_enabled()
         try:
-            run = program.module if program.compiled is None or self.is_plain else program.compiled
-            return run(*values)  # type: ignore[no-any-return]
+            if program.compiled is None or self.is_plain:
+                return program.module(*values)  # type: ignore[no-any-return]
+            result = program.compiled(*values)
+            return clone(result) if self.is_replayed else result  # type: ignore[no-any-return]
         finally:
             torch.set_grad_enabled(grad)
+
+
+def replays(compile_options: dict[str, Any]) -> bool:
+    """Tell whether results will lie in the memory of a CUDA graph, which its next replay overwrites.
+
+    >>> replays({"mode": "reduce-overhead"}), replays({"options": {"triton.cudagraphs": True}}), replays({})
+    (True, True, False)
+    """
+    options = compile_options.get("options") or {}
+    asked = compile_options.get("mode") in REPLAYED or compile_options.get("backend") == "cudagraphs"
+    return asked or bool(options.get("triton.cudagraphs"))
 
 
 def drawn_decision(error: GuardError | None) -> CaptureError:

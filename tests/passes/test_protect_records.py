@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from fxkd.passes import InsertLosses, InsertRecords, ProtectRecords, run
+from fxkd.passes import InsertDeliveries, InsertLosses, InsertRecords, ProtectRecords, run
 from fxkd.passes.insert_records import record, records_of
 from fxkd.passes.protect_records import clone
 from tests.passes.joint import batch, joined, outputs, shape_of, structure
@@ -190,6 +190,42 @@ def test_a_record_between_two_writes_holds_what_was_there() -> None:
     steps = [InsertRecords({"tap": outputs("tap")}, "student"), InsertLosses({}, None, True, {"student": ["tap"]})]
     found = run(module, [*steps, ProtectRecords()])(batch(2))["records"]["student"]["tap"][0]
     assert torch.equal(found, batch(2) * 2 + 1)
+
+
+class Overwrites(nn.Module):
+    """Writes to its point's value after it is read once."""
+
+    def __init__(self, seed: int, factor: float) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.fc, self.factor = nn.Linear(4, 4), factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        y = h * self.factor
+        h.mul_(0)
+        return y
+
+
+def test_a_delivery_gives_the_value_at_its_point() -> None:
+    student, teacher = Overwrites(0, 2), Overwrites(1, 3)
+    module = joined(student, teacher, points=[POINT], whole=[POINT])
+    module = run(module, [InsertDeliveries({"fc": POINT})])
+    wrong = module(batch(3))["output"]
+    assert not wrong.any(), "the case shows nothing"
+    module = run(module, [ProtectRecords()])
+    assert shape_of(module.graph).count("clone") == 1
+    assert_same(teacher.fc(batch(3)).detach() * 2, module(batch(3))["output"])
+
+
+def test_a_delivery_that_nobody_writes_to_in_between_is_not_cloned() -> None:
+    class Late(Overwrites):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x) * self.factor
+
+    module = joined(Overwrites(0, 2), Late(1, 3), points=[POINT], whole=[POINT])
+    module = run(module, [InsertDeliveries({"fc": POINT}), ProtectRecords()])
+    assert "clone" not in shape_of(module.graph)
 
 
 @settings(max_examples=15)
