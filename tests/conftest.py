@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def why_not(item: pytest.Item) -> str | None:
     """Tell why ``item`` does not run here, or nothing."""
-    if item.get_closest_marker("gpu") and not has_cuda():
+    if item.get_closest_marker("gpu") and not (has_cuda() or os.environ.get("FXKD_GPU_DRY_RUN") == "1"):
         return NO_CUDA
     if item.get_closest_marker("slow") and os.environ.get("FXKD_SLOW") != "1":
         return NO_SLOW

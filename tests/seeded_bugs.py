@@ -188,14 +188,14 @@ BUGS = (
         "fxkd/capture/tape.py",
         "            self.graph.call_function(guard, (*key, current_line()))\n",
         "            pass\n",
-        "tests/capture/test_tracked.py",
+        "tests/test_graph_backend.py",
     ),
     Bug(
         "guard-never-fails",
         "fxkd/capture/tape.py",
         "    if not COMPARISONS[comparison](left, right):\n",
         "    if False:\n",
-        "tests/capture/test_tracked.py",
+        "tests/test_graph_backend.py",
     ),
     Bug(
         "writes-not-noted",

@@ -47,6 +47,11 @@ class Split(nn.Module):
         return x * 2, x * 3
 
 
+class Tripled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 3
+
+
 def source(side: str = "student", **options: Any) -> Source:
     return Source(side=side, recorder="pair", **options)
 
@@ -57,7 +62,7 @@ def inserted(
     points = {"pair": outputs("pair")}
     module = joined(Model(finish), Model(), points=points.values(), extra=("labels",))
     module.losses = nn.ModuleDict({name: Difference() for name in losses})
-    module.connectors = nn.ModuleDict({"split": Split()})
+    module.connectors = nn.ModuleDict({"split": Split(), "tripled": Tripled()})
     module.student_loss = nn.MSELoss()
     records = [InsertRecords(points, side) for side in ("teacher", "student")]
     return run(module, [*records, InsertLosses(losses, own, **options)])
@@ -81,6 +86,13 @@ def test_a_value_is_picked_by_call_and_place_and_goes_through_its_connector() ->
     _, second, third, _ = values()
     assert_same(result["losses"]["loss_pair"], (third * 3 - second).square().mean(), 1e-5)
     assert_same(result["loss"], result["losses"]["loss_pair"])
+
+
+def test_a_connector_may_give_one_value() -> None:
+    mapping = {"a": source(data_idx=0, connector="tripled"), "b": source("teacher", data_idx=1)}
+    first, second, _, _ = values()
+    result = call(inserted({"loss_pair": mapping}))
+    assert_same(result["losses"]["loss_pair"], (first * 3 - second).square().mean(), 1e-5)
 
 
 def test_only_losses_called_loss_are_summed() -> None:
