@@ -1,4 +1,4 @@
-# make demo | test | lint | clean. The first run makes .venv and fills it; later runs only do what changed.
+# make demo | test | test-gpu | seeded-bugs | lint | clean. The first run makes .venv and fills it; later runs only do what changed.
 # Another interpreter: make PYTHON=python3.13 test. Arguments for pytest: make test ARGS="-k losses -x"; in one process: WORKERS=0.
 
 PYTHON ?= python3
@@ -11,6 +11,8 @@ INPUTS = pyproject.toml setup.py constraints.txt
 help:
 	@echo "make demo   train a small distilled network and draw it (runs/demo)"
 	@echo "make test   run the tests and the examples in the docstrings"
+	@echo "make test-gpu     run the tests that need a CUDA device"
+	@echo "make seeded-bugs  plant bugs in a copy, one at a time, and show that the tests catch each (minutes)"
 	@echo "make lint   check style, types and the direction of imports"
 	@echo "make clean  remove .venv, runs and everything that was built"
 
@@ -22,6 +24,14 @@ demo: .venv/.demo
 test: compiler .venv/.test
 	@echo "test: running pytest on $(WORKERS) cores"
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-gpu: compiler .venv/.test
+	@echo "test-gpu: running pytest -m gpu tests/gpu"
+	@$(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)
+
+seeded-bugs: .venv/.test
+	@echo "seeded-bugs: planting bugs in a copy of the checkout"
+	@$(BIN)/python tests/seeded_bugs.py $(ARGS)
 
 lint: .venv/.lint
 	@echo "lint: ruff check"
@@ -74,4 +84,4 @@ compiler: .venv/.made
 	@$(PIP) --no-build-isolation -e ".[dev]"
 	@touch $@
 
-.PHONY: help demo test lint clean compiler
+.PHONY: help demo test test-gpu seeded-bugs lint clean compiler

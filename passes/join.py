@@ -42,7 +42,8 @@ def join(sides: Sequence[Side], modules: Mapping[str, nn.Module], inputs: Sequen
     placeholders = {name: graph.placeholder(name) for name in names}
     for side in sides:
         output = _copy(graph, side, placeholders)
-    graph.output({"output": output}).meta["val"] = {"output": _output(sides[-1].graph).meta.get("val")}
+    value = _output(sides[-1].graph).meta.get("val")
+    graph.output({"output": output}).meta.update(val={"output": value}, returns=sides[-1].name)
     return on_modules(graph, modules)
 
 

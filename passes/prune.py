@@ -29,7 +29,8 @@ class Prune(PassBase):
     """Remove every node that the output does not need.
 
     Needed is what reaches the output; what writes to memory that a needed node reads later; before the last needed node
-    of a model its guards and the calls that may leave something behind; and, on the side called ``stateful``, whatever
+    of a model, and anywhere in a model whose own result is returned, its guards and the calls that may leave something
+    behind; and, on the side called ``stateful``, whatever
     keeps state of its own (running statistics, hooks, named functions): there a training step must do all that a plain
     one does.
 
@@ -102,7 +103,7 @@ def _is_felt(node: fx.Node, needed: set[fx.Node], order: dict[fx.Node, int]) -> 
     if not written and not has_effect:
         return False
     later = [other for other in needed if order[other] > order[node]]
-    if has_effect and any(other.meta.get("side") == node.meta.get("side") for other in later):
+    if has_effect and node.meta.get("side") in {other.meta.get(key) for other in later for key in ("side", "returns")}:
         return True
     return any(written & _touched(other) for other in later)
 

@@ -128,6 +128,20 @@ BUGS = (
         "tests/passes/test_prune.py",
     ),
     Bug(
+        "guards-behind-the-last-node-pruned",
+        "passes/prune.py",
+        'for key in ("side", "returns")}',
+        'for key in ("side",)}',
+        "tests/test_graph_backend.py",
+    ),
+    Bug(
+        "record-before-its-guard",
+        "fxkd/capture/tape.py",
+        "later.target is guard or memory &",
+        "memory &",
+        "tests/test_graph_backend.py",
+    ),
+    Bug(
         "state-pruned",
         "passes/prune.py",
         'return bool(node.meta.get("stateful")) or ',

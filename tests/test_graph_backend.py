@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import fxkd
 from fxkd.errors import CaptureError, GuardError
@@ -70,6 +71,58 @@ def test_captured_at_two_is_right_at_five(name: str) -> None:
         assert_same(expected, run(lambda n=n: distiller(batch(n)), student), 1e-5)
     assert student.norm.num_batches_tracked == 3
     assert len(distiller.programs) == (1 if name in FREE else 2)
+
+
+def test_a_guard_that_fails_late_leaves_nothing_half_done() -> None:
+    """The norm has run when the size of what a layer gives turns out to be another one."""
+
+    class Late(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.fc = nn.BatchNorm1d(4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.fc(functional.dropout(self.norm(x), 0.5, self.training))
+            return h * 2 if h.shape[0] > 3 else h
+
+    student = Late()
+    own = copy.deepcopy(student)
+    distiller = fxkd.prepare(student, Late(), SPEC, example_inputs=(batch(2),))
+    seed_everything(4)
+    expected, drawn = own(batch(5)), torch.rand(())
+    seed_everything(4)
+    assert_same(expected, distiller(batch(5)).output)
+    assert_same(drawn, torch.rand(()))
+    assert_same(dict(own.named_buffers()), dict(student.named_buffers()))
+    assert len(distiller.programs) == 2
+
+
+@pytest.mark.parametrize("point", ["fc", ""], ids=["layer", "root"])
+def test_a_decision_behind_the_last_layer_counts(point: str) -> None:
+    """It chooses between values that are both there, so that no node comes after it."""
+
+    class Chooses(nn.Module):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            torch.manual_seed(seed)
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.fc(x)
+            doubled = h * 2
+            return doubled if h.shape[0] > 3 else h
+
+    recorder = {"fc": {"type": "ModuleOutputs", "source": point}}
+    spec = SPEC | {"student_recorders": recorder, "teacher_recorders": recorder}
+    student, teacher = Chooses(0), Chooses(1)
+    distiller = fxkd.prepare(student, teacher, spec, example_inputs=(batch(2),), return_records=True)
+    for n in (5, 2, 5):
+        out, factor = distiller(batch(n)), 2 if n > 3 else 1
+        assert_same(student.fc(batch(n)) * factor, out.output)
+        at_point = 1 if point else factor
+        for side, model in (("student", student), ("teacher", teacher)):
+            assert_same((model.fc(batch(n)) * at_point).detach(), out.records[side]["fc"][0].detach())
+    assert len(distiller.programs) == 2
 
 
 def test_programs_are_kept_and_found_again() -> None:

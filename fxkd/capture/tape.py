@@ -232,16 +232,20 @@ class Tape:
     def mark(self, value: Any, call: PointCall) -> None:
         """Let one node hold the value of a point's call: its own, or a bundle of several."""
         argument = self.argument(value)
-        if not isinstance(argument, fx.Node) or self._is_written_after(argument):
+        if not isinstance(argument, fx.Node) or self._is_settled_after(argument):
             argument = self.graph.call_function(bundle, (argument,))
             argument.meta.update(val=value, storages=storages(value))
         argument.meta["calls"] = (*argument.meta.get("calls", ()), call)
 
-    def _is_written_after(self, node: fx.Node) -> bool:
-        """Tell whether the memory of ``node`` was written to since: then a node of its own holds the value now."""
+    def _is_settled_after(self, node: fx.Node) -> bool:
+        """Tell whether a node of its own must hold the value now.
+
+        It must if the memory of ``node`` was written to since, or if since then something was decided, as that may be
+        which value it is to be.
+        """
         later, memory = node.next, node.meta.get("storages", frozenset())
         while later.op != "root":
-            if memory & later.meta.get("mutates", frozenset()):
+            if later.target is guard or memory & later.meta.get("mutates", frozenset()):
                 return True
             later = later.next
         return False

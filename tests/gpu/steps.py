@@ -125,8 +125,13 @@ def train(distiller: fxkd.Distiller, device: torch.device, precision: Precision,
         seen.losses.append(snapshot({**out.losses, "own": out.student_loss, "loss": out.loss}))
         seen.scaler.append(scaler.state_dict())
         if not overflows:
-            seen.gradients.append({name: snapshot(p.grad) for name, p in distiller.named_parameters()})
+            seen.gradients.append(gradients(distiller))
     return seen
+
+
+def gradients(distiller: fxkd.Distiller) -> dict[str, Tensor]:
+    """Copy the gradients that there are: what only a delivered value replaces has none."""
+    return {name: p.grad.detach().clone() for name, p in distiller.named_parameters() if p.grad is not None}
 
 
 def assert_near(wanted: Seen, found: Seen, tolerance: float) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from tests.gpu.steps import batch, compiler, prepared
+from tests.gpu.steps import batch, compiler, gradients, prepared
 from tests.support.oracle import assert_same
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch")  # the compiler's advice
@@ -53,14 +53,14 @@ def test_two_steps_before_one_backward(device: torch.device) -> None:
         prepared(device, "records", compile=compiler(device, mode="reduce-overhead")),
     ]
     for seed in range(0, 2 * WARM_UP, 2):
-        gradients = []
+        found = []
         for distiller in distillers:
             distiller.zero_grad()
             first, second = distiller(*batch(device, seed)), distiller(*batch(device, seed + 1))
             (first.loss + second.loss).backward()
-            gradients.append({name: p.grad.clone() for name, p in distiller.named_parameters()})
-        largest = max(float(gradient.abs().max()) for gradient in gradients[0].values())
-        assert_same(*gradients, 0.0, atol=1e-3 * largest)
+            found.append(gradients(distiller))
+        largest = max(float(gradient.abs().max()) for gradient in found[0].values())
+        assert_same(*found, 0.0, atol=1e-3 * largest)
 
 
 def test_graphs_are_really_recorded(device: torch.device) -> None:

@@ -110,14 +110,14 @@ def test_auto_compiles_on_cuda(device: torch.device) -> None:
     distiller = prepared(device, "records")
     distiller(*batch(device))
     on_cuda = device.type == "cuda"
-    assert [program.compiled is not None for program in distiller.programs] == [on_cuda] * len(distiller.programs)
+    assert {program.compiled is not None for program in distiller.programs} == {on_cuda}
     words = "compiled (the student is on CUDA)" if on_cuda else "not compiled (the student is not on CUDA)"
     assert f"backend: graph, {words}" in repr(distiller)
 
 
 def test_auto_goes_by_where_the_student_is_now(device: torch.device) -> None:
     distiller = fxkd.prepare(Net(8), Net(12), SPECS["records"], example_inputs=batch(torch.device("cpu")))
-    assert [program.compiled for program in distiller.programs] == [None] * len(distiller.programs)
+    assert {program.compiled for program in distiller.programs} == {None}
     distiller.to(device)
     distiller(*batch(device)).loss.backward()
     assert [program.compiled is not None for program in distiller.programs] == [device.type == "cuda"]

@@ -292,6 +292,22 @@ def test_a_guard_before_what_is_needed_stays() -> None:
     assert shape_of(module.graph, "student").count("guard") == 2
 
 
+class Chooses(Decides):
+    """Decides last of all."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        doubled = h * 2
+        return doubled if h.shape[0] > 4 else h
+
+
+@pytest.mark.parametrize("output", [True, False])
+def test_a_guard_behind_the_last_node_stays_if_the_result_is_returned(output: bool) -> None:
+    module = distilled(Chooses(), Chooses(), output=output, point="fc")
+    guards = {side: shape_of(module.graph, side).count("guard") for side in ("student", "teacher")}
+    assert guards == {"student": int(output), "teacher": 0}
+
+
 # The pass
 
 

@@ -1,0 +1,39 @@
+"""The GPU tests tried on the CPU, and that a run without a GPU says how many it left out."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CHEAP = "test_step or (test_precision and graph and float16 and delivery) or two_steps"
+
+
+def run(*arguments: str, **environment: str) -> tuple[int, str]:
+    """Run pytest on the GPU tests where no GPU can be seen."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/gpu", *arguments]
+    kept = {key: value for key, value in os.environ.items() if key not in ("FXKD_GPU_DRY_RUN", "PYTEST_ADDOPTS")}
+    done = subprocess.run(
+        command, cwd=ROOT, env=kept | {"CUDA_VISIBLE_DEVICES": ""} | environment, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("chosen", [CHEAP, pytest.param("", marks=pytest.mark.slow)], ids=["cheap", "all"])
+def test_all_but_the_device_works(chosen: str) -> None:
+    status, told = run("-k", chosen, FXKD_GPU_DRY_RUN="1")
+    assert status == 0, told
+    assert re.search(r"\d+ passed", told)
+
+
+def test_what_is_left_out_is_counted() -> None:
+    listed, collected = run("--collect-only", FXKD_GPU_DRY_RUN="1")
+    assert listed == 0, collected
+    count = len(re.findall(r"^tests/gpu/.*::", collected, re.MULTILINE))
+    assert count > 20
+    status, told = run()
+    assert status == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert f"not run: {count} gpu (no CUDA device)" in told
