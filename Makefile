@@ -1,5 +1,6 @@
-# make demo | test | test-gpu | seeded-bugs | lint | clean. The first run makes .venv and fills it; later runs only do what changed.
-# Another interpreter: make PYTHON=python3.13 test. Arguments for pytest: make test ARGS="-k losses -x"; in one process: WORKERS=0.
+# make demo | test | test-gpu | seeded-bugs | lint | docs | pictures | clean. The first run makes .venv and fills it; later
+# runs only do what changed. Another interpreter: make PYTHON=python3.13 test. Arguments for pytest: make test ARGS="-k
+# losses -x"; in one process: WORKERS=0.
 
 PYTHON ?= python3
 ARGS ?=
@@ -10,10 +11,11 @@ INPUTS = pyproject.toml setup.py constraints.txt
 
 help:
 	@echo "make demo   train a small distilled network and draw it (runs/demo)"
-	@echo "make test   run the tests and the examples in the docstrings"
+	@echo "make test   run the tests and the examples in docstrings and documentation"
 	@echo "make test-gpu     run the tests that need a CUDA device"
 	@echo "make seeded-bugs  plant bugs in a copy, one at a time, and show that the tests catch each (minutes)"
 	@echo "make lint   check style, types and the direction of imports"
+	@echo "make docs   build the documentation (docs/_build/html/index.html); make pictures draws its pictures anew"
 	@echo "make clean  remove .venv, runs and everything that was built"
 
 demo: .venv/.demo
@@ -42,6 +44,14 @@ lint: .venv/.lint
 	@$(BIN)/mypy
 	@echo "lint: import contracts"
 	@$(BIN)/lint-imports --no-logo
+
+docs: .venv/.docs
+	@echo "docs: sphinx-build, results in docs/_build/html"
+	@$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
+
+pictures: .venv/.docs
+	@echo "pictures: drawing docs/images"
+	@$(BIN)/python docs/pictures.py
 
 clean:
 	@echo "clean: removing .venv, runs, caches and build results"
@@ -84,4 +94,9 @@ compiler: .venv/.made
 	@$(PIP) --no-build-isolation -e ".[dev]"
 	@touch $@
 
-.PHONY: help demo test test-gpu seeded-bugs lint clean compiler
+.venv/.docs: .venv/.base
+	@echo "setup: installing what the documentation needs"
+	@$(PIP) --no-build-isolation -e ".[docs]"
+	@touch $@
+
+.PHONY: help demo test test-gpu seeded-bugs lint docs pictures clean compiler
