@@ -39,7 +39,9 @@ def test_pictures_are_those_that_would_be_drawn_now(pictures: ModuleType, tmp_pa
 
 
 def test_pictures_are_small_and_shown() -> None:
-    shown = {name for page in PAGES for name in re.findall(r"\{image\} images/(\S+)", page.read_text(encoding="utf-8"))}
+    shown = {
+        name for page in PAGES for name in re.findall(r"!\[[^\]]+\]\(images/(\S+)\)", page.read_text(encoding="utf-8"))
+    }
     assert shown == {path.name for path in (DOCS / "images").iterdir()}
     assert all(path.stat().st_size < 60_000 for path in (DOCS / "images").iterdir())
 
