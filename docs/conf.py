@@ -30,8 +30,8 @@ MADE_BY_FUNCTIONS = {"fxkd.Distiller", "fxkd.listing.PointTable", "fxkd.record.R
 
 
 def without_arguments(app, what, name, obj, options, signature, returned):
-    """Leave out the arguments of classes that nobody makes by hand."""
-    return ("", returned) if name in MADE_BY_FUNCTIONS else None
+    """Leave out the arguments of classes that nobody makes by hand, and those that are too long to be read."""
+    return ("", returned) if name in MADE_BY_FUNCTIONS or "<factory>" in (signature or "") else None
 
 
 def setup(app):
