@@ -1,8 +1,7 @@
 """The module that is trained: the student, what it learns from, and the graphs that run both."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -14,6 +13,7 @@ from fxkd.capture import Inputs
 from fxkd.eager_backend import EagerBackend
 from fxkd.errors import CaptureError, GuardError, SpecError
 from fxkd.graph_backend import GraphBackend, drawn_decision
+from fxkd.observe import model_inputs, training
 from fxkd.options import Options
 from fxkd.output import DistillOutput
 from fxkd.program import Program, build
@@ -21,6 +21,7 @@ from fxkd.signature import signature_of, with_signature
 from fxkd.spec import Spec
 from fxkd.spec.build import build_parts
 from fxkd.summary import summary
+from fxkd.unmeant import Warner, unmeant
 from fxkd.verify import DrawsError, more_rows, other_rows, verify
 
 
@@ -54,7 +55,7 @@ class Distiller(nn.Module):
         self.notes: list[str] = []
         self._beside = {"teacher": teacher}  # in a dict, so that torch does not take the teacher for a part
         self._running: GraphBackend | EagerBackend | None = None
-        self._is_stopped = False
+        self._is_stopped, self._warn = False, Warner()
         for part in (self.connectors, self.losses):
             part.train(student.training)
         self.training = student.training  # the student's own flags stay as they are, frozen parts included
@@ -105,7 +106,9 @@ class Distiller(nn.Module):
                 self._capture(steps, calls)
 
     def _capture(self, steps: GraphBackend, calls: Sequence[Inputs]) -> None:
-        steps.capture(self._model_inputs(calls[0]))
+        given = calls[0].kwargs
+        extra = {name: given[name] for name in self.spec.inputs if isinstance(given.get(name), Tensor)}
+        steps.capture(model_inputs(calls[0], self.spec), extra)
         missing = [name for name in self.spec.inputs if any(name not in call.kwargs for call in calls)]
         if self.options.verify and missing:
             self.notes.append(f"not verified: the example inputs lack {', '.join(map(repr, missing))}")
@@ -174,6 +177,7 @@ class Distiller(nn.Module):
             clone_records=options.clone_records,
             return_records=options.return_records,
             passes=tuple(options.passes or ()),
+            warn=self._warn,
         )
 
     def _eager(self) -> EagerBackend:
@@ -199,10 +203,6 @@ class Distiller(nn.Module):
             raise SpecError([f"inputs: the call must give {name}=<tensor>, which the losses read; it gave {value!r}"])
         return value
 
-    def _model_inputs(self, inputs: Inputs) -> Inputs:
-        kwargs = {name: value for name, value in inputs.kwargs.items() if name not in self.spec.inputs}
-        return Inputs(inputs.args, kwargs)
-
     def freeze_teachers(self) -> None:
         """Put each teacher in its mode, without gradients; what it shares with the student stays as it is."""
         shared = set(map(id, self.student.parameters()))
@@ -211,6 +211,10 @@ class Distiller(nn.Module):
             for parameter in teacher.parameters():
                 if id(parameter) not in shared:
                     parameter.requires_grad_(False)
+
+    def warn_of_unmeant(self) -> None:
+        """Warn of what the spec holds without use."""
+        self._warn(unmeant(self.spec, return_records=self.options.return_records))
 
     def _sign(self) -> None:
         """Let ``inspect.signature(distiller.forward)`` be the student's."""
@@ -264,15 +268,3 @@ class Distiller(nn.Module):
         memo[id(self)] = new
         new.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return new
-
-
-@contextmanager
-def training(model: nn.Module) -> Iterator[None]:
-    """Put ``model`` in train mode for a while."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.train()
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag

@@ -23,7 +23,7 @@ class EagerBackend:
 
     Args:
         student: Runs second, with gradients; its deliveries are overridden.
-        teacher: Runs first, without gradients.
+        teacher: Runs first, without gradients, if the spec asks anything of it.
         modules: ``connectors``, ``losses`` and ``student_loss``.
         spec: What to record, deliver and compare.
         clone_records: Whether a record holds the value at its point (True) or what later becomes of it.
@@ -47,9 +47,10 @@ class EagerBackend:
         deliveries = DistillDeliveryManager(_delivery_configs(self.spec.distill_deliveries))
         for delivery in deliveries.deliveries.values():
             delivery.clone = self.clone_records
-        with torch.no_grad():
-            of_teacher = self._recorders(self.spec.teacher_recorders, "teacher_recorders")
-            self._run(self.teacher, of_teacher, deliveries, args, kwargs)
+        of_teacher = self._recorders(self.spec.teacher_recorders, "teacher_recorders")
+        if self.spec.reads_teacher:
+            with torch.no_grad():
+                self._run(self.teacher, of_teacher, deliveries, args, kwargs)
         deliveries.override_data = True
         of_student = self._recorders(self.spec.student_recorders, "student_recorders")
         output = self._run(self.student, of_student, deliveries, args, kwargs)

@@ -46,6 +46,10 @@ class DeployError(FxkdError, RuntimeError):
     """A student that leaves the house does not equal the one that was trained."""
 
 
+class SpecWarning(UserWarning):
+    """A spec means something, but probably not what its writer meant."""
+
+
 def near_names(given: object, known: Iterable[str]) -> list[str]:
     """Give the known names that are spelt like ``given``, the nearest first; case does not count.
 

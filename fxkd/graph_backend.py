@@ -1,7 +1,7 @@
 """Run steps as graphs: find the program for a call, capture one where there is none, never run a wrong one."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,13 +23,16 @@ class GraphBackend:
     """The programs of a distiller.
 
     Args:
-        build: Captures a program for the inputs it is given.
+        build: Captures a program for the inputs it is given, and for what the losses are given besides.
         student: The model whose state must not move twice when a program turns out to be the wrong one.
         compile_options: Arguments of ``torch.compile`` for each program, or None to run it in eager mode.
     """
 
     def __init__(
-        self, build: Callable[[Inputs], Program], student: nn.Module, compile_options: dict[str, Any] | None
+        self,
+        build: Callable[[Inputs, Mapping[str, Tensor]], Program],
+        student: nn.Module,
+        compile_options: dict[str, Any] | None,
     ) -> None:
         self.build, self.student, self.compile_options = build, student, compile_options
         self.programs: list[Program] = []
@@ -43,12 +46,12 @@ class GraphBackend:
         plain.is_plain, plain.may_capture = True, may_capture
         return plain
 
-    def capture(self, inputs: Inputs) -> Program:
-        """Capture a program for ``inputs`` and keep it."""
+    def capture(self, inputs: Inputs, extra: Mapping[str, Tensor]) -> Program:
+        """Capture a program for ``inputs`` and ``extra``, which the losses alone are given, and keep it."""
         if len(self.programs) >= MOST_PROGRAMS or self.captures >= MOST_CAPTURES:
             raise CaptureError(self._too_many())
         self.captures += 1
-        program = self.build(inputs)
+        program = self.build(inputs, extra)
         for known in self.programs:
             code = known.module.code
             if known.take_in(program):
@@ -91,7 +94,7 @@ class GraphBackend:
             refused = attempt.refused
         if not self.may_capture:
             raise refused or GuardError("no graph that was captured is for this call")
-        attempt = self._try(self.capture(Inputs(args, kwargs)), values)
+        attempt = self._try(self.capture(Inputs(args, kwargs), extra), values)
         if attempt.result is None:
             raise drawn_decision(attempt.refused)
         return attempt.result

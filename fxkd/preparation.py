@@ -8,10 +8,11 @@ from typing import Any, Literal
 from torch import nn
 from torch.fx.passes.infra.pass_base import PassBase
 
-from fxkd.capture import Inputs
+from fxkd.auto import auto_connectors
 from fxkd.checks import check_models, check_paths
 from fxkd.distiller import Distiller
 from fxkd.errors import Problems
+from fxkd.observe import example_calls, with_connectors
 from fxkd.options import Options
 from fxkd.spec import Spec
 
@@ -83,18 +84,16 @@ def prepare(
     spec = Spec.read(spec, problems)
     check_paths(student, teacher, spec, problems)
     problems.raise_if_any()
+    calls = example_calls(example_inputs)
+    if auto_connectors(spec):
+        spec = with_connectors(student, teacher, spec, calls, options.set_mode)
     distiller = Distiller(student, teacher, spec, options)
+    distiller.warn_of_unmeant()
     with _as_before_on_failure(student, teacher):
         distiller.freeze_teachers()
-        if example_inputs is not None:
-            distiller.capture(*_calls(example_inputs))
+        if calls:
+            distiller.capture(*calls)
     return distiller
-
-
-def _calls(example_inputs: Any) -> list[Inputs]:
-    """Read the example inputs: one call, or a list of them."""
-    given = example_inputs if isinstance(example_inputs, list) and example_inputs else [example_inputs]
-    return [Inputs.of(call) for call in given]
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """From models and spec to one runnable graph: captured graphs -> joint graph -> rewritten graph."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.infra.pass_base import PassBase
 
-from fxkd.capture import Captured, Inputs, Layout, PointName, capture, split
+from fxkd.capture import Captured, Inputs, Layout, PointName, split
 from fxkd.capture.tape import guard
 from fxkd.checks import Ran, check_calls, point_of
+from fxkd.errors import Problems
 from fxkd.modes import merge
-from fxkd.passes import InsertDeliveries, InsertLosses, InsertRecords, ProtectRecords, Prune, join, run
+from fxkd.passes import InsertDeliveries, InsertLosses, InsertRecords, ProtectRecords, Prune, run
 from fxkd.passes.insert_losses import OwnLoss, Source
-from fxkd.passes.join import Side
+from fxkd.shapes import Flow
+from fxkd.sides import capture_sides, join_sides, known
 from fxkd.spec import Reference, Spec, StudentLoss
 
 
@@ -106,60 +108,71 @@ def context() -> tuple[Any, ...]:
     return (torch.is_grad_enabled(), *((kind, torch.get_autocast_dtype(kind)) for kind in kinds))
 
 
+def ignore(remarks: list[str]) -> None:
+    """Warn of nothing."""
+
+
 def build(
     student: nn.Module,
     teacher: nn.Module,
     modules: Mapping[str, nn.Module],
     spec: Spec,
     inputs: Inputs,
+    extra: Mapping[str, Tensor],
     *,
     clone_records: bool = True,
     return_records: bool = False,
     passes: tuple[PassBase, ...] = (),
     prune: bool = True,
+    warn: Callable[[list[str]], None] = ignore,
 ) -> Program:
     """Capture both models on ``inputs``, join them with the losses and rewrite the joint graph.
 
+    A teacher of which the spec asks nothing is left out.
+
+    Args:
+        student: The model that learns.
+        teacher: The model it learns from.
+        modules: What the targets of the joint graph start with -> the object.
+        spec: What to record, deliver and compare.
+        inputs: Arguments for both models.
+        extra: The spec's own ``inputs`` of the same call, as far as they are known.
+        clone_records: Whether a record that is written to later keeps the value at its point.
+        return_records: Whether the records are returned.
+        passes: Further rewrites.
+        prune: Whether to leave out what feeds no loss and no output.
+        warn: Gets what is probably unmeant.
+
     Raises:
-        SpecError: Points that are never called, deliveries that do not fit: all in one report.
+        SpecError: Points that are never called, deliveries and shapes that do not fit: all in one report.
         CaptureError: A model cannot be a graph.
     """
     layout = Layout.of(inputs, student)
-    sides = _capture_sides(student, teacher, spec, inputs, layout)
-    check_calls(Ran(student, sides[0], inputs), Ran(teacher, sides[1], inputs), spec)
+    sides = capture_sides(student, teacher, spec, inputs, layout)
+    ran = [Ran(model, side, inputs) for model, side in zip((student, teacher), sides, strict=False)]
+    warn(_checked(ran, spec, modules, known(layout, inputs) | dict(extra)))
     steps = (*default_passes(spec, clone_records=clone_records, return_records=return_records), *passes)
     steps = steps if prune else tuple(step for step in steps if not isinstance(step, Prune))
-    joint = run(_join(sides, modules, spec), steps)
+    joint = run(join_sides(sides, modules, spec), steps)
     seen = {sizes(split(inputs.args, inputs.kwargs)[1])}
     return Program(layout, [Situation(sides, context())], joint, seen=seen)
 
 
-def _capture_sides(
-    student: nn.Module, teacher: nn.Module, spec: Spec, inputs: Inputs, layout: Layout
-) -> tuple[Captured, Captured]:
-    """Capture the student as it trains and the teacher as it serves."""
-    delivered = [PointName(delivery.type, delivery.path) for delivery in spec.distill_deliveries.values()]
-    of_student = [*map(point_of, spec.student_recorders.values()), *delivered]
-    of_teacher = [*map(point_of, spec.teacher_recorders.values()), *delivered]
-    return (
-        capture(
-            student,
-            inputs,
-            name="student",
-            points=of_student,
-            whole=delivered,
-            grad=torch.is_grad_enabled(),
-            layout=layout,
-        ),
-        capture(teacher, inputs, name="teacher", points=of_teacher, grad=False, layout=layout),
-    )
-
-
-def _join(sides: tuple[Captured, Captured], modules: Mapping[str, nn.Module], spec: Spec) -> fx.GraphModule:
-    student, teacher = sides
-    held = dict(modules) | {f"{side.name}_constants": side.constants for side in sides}
-    first, second = Side("teacher", teacher.graph, grad=False), Side("student", student.graph, grad=True)
-    return join((first, second), held, spec.inputs)
+def _checked(ran: Sequence[Ran], spec: Spec, modules: Mapping[str, Any], given: Mapping[str, Tensor]) -> list[str]:
+    """Check calls and shapes; give what is probably unmeant."""
+    problems, (student, *teachers) = Problems(dict(spec.lines)), ran
+    teacher = teachers[0] if teachers else None
+    check_calls(student, teacher, spec, problems)
+    flow = Flow(
+        student=student.captured,
+        teacher=None if teacher is None else teacher.captured,
+        spec=spec,
+        modules=modules,
+        given=given,
+        problems=problems,
+    ).run()
+    problems.raise_if_any()
+    return flow.remarks
 
 
 def default_passes(spec: Spec, *, clone_records: bool = True, return_records: bool = False) -> tuple[PassBase, ...]:

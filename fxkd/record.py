@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fxkd.capture import Inputs, Layout, PointName, capture, split
 from fxkd.checks import Ran, check_path, check_records
@@ -70,7 +70,7 @@ class Recorded(nn.Module):
 
     def capture(self, inputs: Inputs) -> None:
         """Capture the model now, in the mode it is in."""
-        self._steps().capture(inputs)
+        self._steps().capture(inputs, {})
 
     def _steps(self) -> GraphBackend:
         if self._running is None:
@@ -98,7 +98,7 @@ def _read(recorders: Any, problems: Problems) -> dict[str, Recorder]:
     return {name: recorder for name, recorder in read.items() if recorder is not None}
 
 
-def _build(model: nn.Module, recorders: Mapping[str, Recorder], inputs: Inputs) -> Program:
+def _build(model: nn.Module, recorders: Mapping[str, Recorder], inputs: Inputs, extra: Mapping[str, Tensor]) -> Program:
     points = {name: PointName(recorder.type, recorder.source) for name, recorder in recorders.items()}
     layout = Layout.of(inputs, model)
     grad = torch.is_grad_enabled()

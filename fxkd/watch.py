@@ -2,8 +2,9 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from types import FrameType
@@ -34,6 +35,7 @@ class Call:
     dtypes: frozenset[torch.dtype]
 
 
+_may_run_on_values = ContextVar("_may_run_on_values", default=True)
 Calls = dict[int | PointName, list[Call]]  # of modules by identity, of functions and methods by name
 
 
@@ -69,8 +71,20 @@ def run_once(model: nn.Module, inputs: Inputs) -> None:
     with patcher.lock, torch.compiler.set_stance("force_eager"):
         try:
             _run_without_values(model, inputs)
-        except Exception:  # noqa: BLE001 (whatever it is, the run on values tells whether it is the model's)
+        except Exception as error:
+            if not _may_run_on_values.get():
+                raise CaptureError("the model does not run on tensors without values") from error
             _run(model, inputs)
+
+
+@contextmanager
+def never_on_values() -> Iterator[None]:
+    """Let ``run_once`` fail inside where a model does not run on tensors without values."""
+    token = _may_run_on_values.set(False)
+    try:
+        yield
+    finally:
+        _may_run_on_values.reset(token)
 
 
 def _watch(run: Callable[[], object]) -> Calls:

@@ -10,6 +10,7 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fxkd.errors import PointError, SpecError, did_you_mean
 from fxkd.passes.insert_records import records_of
+from fxkd.records import CallInputs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +110,8 @@ def _value(graph: fx.Graph, source: Source, where: str) -> fx.Node:
             f"{source.recorder!r} {len(records)} times in a forward"
         )
     value = records[source.record_idx]
+    if isinstance(source.data_idx, str) and isinstance(value.meta.get("val"), CallInputs):
+        value = _function(graph, getattr, value, "kwargs", part="loss")
     if source.data_idx is not None:
         value = _function(graph, operator.getitem, value, source.data_idx, part="loss")
     if source.connector is not None:

@@ -70,6 +70,18 @@ class OfSample(Net):
         return super().forward(sample.image)
 
 
+class Keywords(Net):
+    def forward(self, image: Tensor, scale: float = 1.0) -> Tensor:
+        return self.fc(input=self.conv(image).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Split(nn.Module):
+    """A connector that gives three values."""
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, ...]:
+        return feature.unbind(1)
+
+
 class Text(nn.Module):
     """A loss that gives no tensor."""
 
@@ -148,6 +160,10 @@ def one() -> tuple[Any, ...]:
     return (images(),)
 
 
+def example() -> dict[str, Any]:
+    return {"example_inputs": images()}
+
+
 def same() -> dict[str, Any]:
     model = Net()
     return {"student": model, "teacher": model}
@@ -168,7 +184,13 @@ def endless() -> dict[str, Any]:
 
 
 GRAPH, EAGER = ("graph",), ("eager",)
-MSE = {"loss": nn.MSELoss()}
+SEQUENCE = {"type": "ModuleOutputs", "source": "lstm", "data_idx": 0}
+KEYWORDS = {"type": "ModuleInputs", "source": "fc"}
+IMAG = six(
+    distill_losses={"loss": nn.MSELoss()},
+    loss_forward_mappings={"loss": {"input": student(), "target": {"from_input": "imag"}}},
+    teacher_recorders={},
+)
 BAD = {
     # Keys and names
     "unknown key": Bad(
@@ -422,14 +444,75 @@ BAD = {
         backends=EAGER,
     ),
     "tuple given to a loss": Bad(
-        r".*s_feature is a tuple, not a tensor; pick one part of it with 'data_idx'",
-        pair(student="lstm", teacher="lstm"),
+        r"L2Loss: s_feature is a tuple, not a tensor; pick one part of it with 'data_idx'",
+        pair(student="lstm", teacher=SEQUENCE),
         call=one,
+        backends=EAGER,
+    ),
+    "tuple given to a loss, seen at prepare": Bad(
+        r"loss_forward_mappings\.loss_lstm\.s_feature: is a tuple of 2 \(a tensor \(2, 16, 4\), a tuple of 2 .*\), but "
+        r"the loss takes a tensor; pick one of them: 'data_idx: 0' to 1$",
+        pair(student="lstm", teacher=SEQUENCE),
+        options=example,
+        backends=GRAPH,
+    ),
+    "data_idx out of range, seen at prepare": Bad(
+        r"loss_forward_mappings\.loss_lstm\.s_feature: data_idx=2, but the record is a tuple of 2 .*: use 0 to 1",
+        pair(student=SEQUENCE | {"data_idx": 2}, teacher=SEQUENCE),
+        options=example,
+        backends=GRAPH,
+    ),
+    "data_idx of no keyword": Bad(
+        r"loss_forward_mappings\.loss_fc\.s_feature: data_idx='inptu', but the record has 'input'\. Did you mean 'inp",
+        pair(student=KEYWORDS | {"data_idx": "inptu"}, teacher=KEYWORDS | {"data_idx": "input"}),
+        options=lambda: example() | {"student": Keywords(), "teacher": Keywords(5)},
+        backends=GRAPH,
+    ),
+    "connector_idx out of range": Bad(
+        r"loss_forward_mappings\.loss\.preds_S\.connector_idx: is 3, but the connector 'split' gives a tuple of 3 \(",
+        mapped(preds_S=student(connector="split", connector_idx=3)) | {"connectors": {"split": Split()}},
+        options=example,
+        backends=GRAPH,
     ),
     "shapes of a pair that differ": Bad(
         r".*s_feature has shape \(2, 4, 4, 4\) and t_feature has shape \(2, 5, 4, 4\); they must be equal\. Put a conn",
         pair(student="conv", teacher="conv"),
         call=one,
+    ),
+    "shapes of a pair that differ, seen at prepare": Bad(
+        r"loss_forward_mappings\.loss_conv: s_feature is a tensor \(2, 4, 4, 4\) and t_feature is a tensor "
+        r"\(2, 5, 4, 4\) \(a connector can change it: 'student_connector: auto'\): L2Loss: s_feature has shape",
+        pair(student="conv", teacher="conv"),
+        options=example,
+        backends=GRAPH,
+    ),
+    "auto without example inputs": Bad(
+        r"connectors\.loss_conv_student: is 'auto', which is sized by the shapes in the models: give prepare exam",
+        pair(student="conv", teacher="conv", student_connector="auto"),
+    ),
+    "auto between shapes that nothing simple joins": Bad(
+        r"loss_forward_mappings\.loss_conv\.s_feature: 'auto' cannot make \(2, 4, 4, 4\) fit \(2, 3\): write out a co",
+        pair(student="conv", teacher="fc", name="loss_conv", student_connector="auto"),
+        options=example,
+    ),
+    "auto on inputs that a model does not take": Bad(
+        r"student: does not run on these inputs \(args\[0\]: a tensor \(2, 3, 6, 6\) of float32\): RuntimeError at ",
+        pair(student="conv", teacher="conv", student_connector="auto"),
+        options=lambda: {"example_inputs": torch.rand(2, 3, 6, 6)},
+        error=CaptureError,
+    ),
+    "labels of a wrong shape": Bad(
+        r"student_loss: input is a tensor \(2, 3\) and target is a tensor \(3,\) of int64: ValueError: ",
+        own(),
+        options=lambda: {"example_inputs": {"image": images(), "labels": torch.zeros(3, dtype=torch.long)}},
+        backends=GRAPH,
+    ),
+    "labels of a wrong type": Bad(
+        r"student_loss: input is a tensor \(2, 3\) and target is a tensor \(2,\) of int32: RuntimeError: classes "
+        r"are given as torch\.int32; give torch\.int64$",
+        own(),
+        options=lambda: {"example_inputs": {"image": images(), "labels": torch.zeros(2, dtype=torch.int32)}},
+        backends=GRAPH,
     ),
     "connector that does not fit": Bad(
         r".*LinearConnector: feature has shape \(2, 3\); its last axis must be in_features, 9",
@@ -440,16 +523,22 @@ BAD = {
         r".*gives a str; a loss gives a tensor, or a list of tensors$", six(distill_losses={"loss": Text()}), call=one
     ),
     "loss that gives nothing": Bad(
-        r".*gives a NoneType; a loss gives a tensor, or a list", six(distill_losses={"loss": Nothing()}), call=one
+        r".*gives (a NoneType|None); a loss gives a tensor, or a list",
+        six(distill_losses={"loss": Nothing()}),
+        call=one,
     ),
     "argument that the call does not have": Bad(
-        r".*loss\.target: no argument 'imag' in the call, which has 'image'",
-        six(
-            distill_losses=MSE,
-            loss_forward_mappings={"loss": {"input": student(), "target": {"from_input": "imag"}}},
-        ),
+        r"loss_forward_mappings\.loss\.target: no argument 'imag' in the call, which has 'image'\. Did you mean 'im",
+        IMAG,
         call=one,
         error=PointError,
+        backends=EAGER,
+    ),
+    "argument that the call does not have, seen at prepare": Bad(
+        r"loss_forward_mappings\.loss\.target: no argument 'imag' in the call, which has 'image'\. Did you mean 'im",
+        IMAG,
+        options=example,
+        backends=GRAPH,
     ),
     # Inputs
     "wrong type of the numbers": Bad(
@@ -634,6 +723,7 @@ def test_an_argument_given_by_position_has_its_name(backend: str) -> None:
 
     mapping = {"preds_S": student(), "image": {"from_input": "batch_image"}, "label": {"from_input": "label"}}
     spec = six(distill_losses={"loss": Mean()}, loss_forward_mappings={"loss": mapping}, inputs=["label"])
+    spec["teacher_recorders"] = {}
     model, x, label = Nested().eval(), images(3), torch.arange(3.0)
     distiller = fxkd.prepare(model, Nested(5), spec, backend=backend)  # type: ignore[arg-type]
     loss = distiller({"image": x}, label=label).loss

@@ -303,7 +303,8 @@ def test_options_of_a_student_loss_are_checked() -> None:
 
 
 def test_inputs_of_the_spec_that_no_call_gives() -> None:
-    distiller = fxkd.prepare(Model(), Model(), LOSS | {"inputs": ["labels"]})
+    own = {"type": "CrossEntropyLoss", "args": {"input": "from_output", "target": {"from_input": "labels"}}}
+    distiller = fxkd.prepare(Model(), Model(), LOSS | {"inputs": ["labels"], "student_loss": own})
     with pytest.raises(
         SpecError, match=r"inputs: the call must give labels=<tensor>, which the losses read; it gave None"
     ):

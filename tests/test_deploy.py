@@ -19,7 +19,13 @@ from tests.support.cases import CASES, REAL_CASES
 from tests.support.models.cnn import Cnn
 from tests.support.oracle import seed_everything
 
-SPEC = {"pairs": [{"student": "fc", "teacher": "fc", "loss": {"type": "KLDivergence"}}], "inputs": ["labels"]}
+OWN = {"type": "CrossEntropyLoss", "args": {"input": "from_output", "target": {"from_input": "labels"}}}
+SPEC = {
+    "pairs": [{"student": "fc", "teacher": "fc", "loss": {"type": "KLDivergence"}}],
+    "inputs": ["labels"],
+    "student_loss": OWN,
+}
+LABELS = torch.zeros(3, dtype=torch.long)
 IMAGES = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 GRAPH_ONLY = {"backend": "eager"}  # Dynamo without a compiler behind it
 
@@ -85,16 +91,16 @@ def test_compiled_once() -> None:
 
 
 def test_distiller() -> None:
-    distiller = fxkd.prepare(Net(), Net(), SPEC, example_inputs={"x": IMAGES, "labels": torch.zeros(3)})
-    distiller(IMAGES, labels=torch.zeros(3)).loss.backward()
-    inputs = {"x": IMAGES, "labels": torch.zeros(3)}
+    distiller = fxkd.prepare(Net(), Net(), SPEC, example_inputs={"x": IMAGES, "labels": LABELS})
+    distiller(IMAGES, labels=LABELS).loss.backward()
+    inputs = {"x": IMAGES, "labels": LABELS}
     deployment = fxkd.deploy(distiller, inputs, compile={"backend": "aot_eager"})
     assert type(deployment.student) is Net
     assert deployment.student is not distiller.student
     torch.testing.assert_close(deployment.student.state_dict(), distiller.student.state_dict(), rtol=0, atol=0)
     assert not any(module.training for module in deployment.student.modules())
     assert all(p.grad is None and not p.requires_grad for p in deployment.student.parameters())
-    assert distiller(IMAGES, labels=torch.zeros(3)).loss.requires_grad
+    assert distiller(IMAGES, labels=LABELS).loss.requires_grad
 
 
 @pytest.mark.parametrize("name", ["outputs_dict", "outputs_dataclass", "decorated_wraps", "tied", *REAL_CASES])

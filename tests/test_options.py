@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 import fxkd
-from fxkd.errors import CaptureError, SpecError
+from fxkd.errors import CaptureError, SpecError, SpecWarning
 from fxkd.graph_backend import GraphBackend
 from tests.support.oracle import assert_same
 
@@ -181,7 +181,8 @@ def test_what_cannot_be_verified_is_said() -> None:
 
 def test_the_signature_is_the_students() -> None:
     spec = SPEC | {"inputs": ["mask"], "student_loss": False}
-    signature = inspect.signature(prepared(spec=spec, verify=False).forward)
+    with pytest.warns(SpecWarning, match="no loss reads 'mask'"):
+        signature = inspect.signature(prepared(spec=spec, verify=False).forward)
     assert list(signature.parameters) == ["x", "labels", "scale", "mask"]
     assert signature.parameters["labels"].default is None
     copied = copy.deepcopy(prepared())
@@ -220,7 +221,6 @@ def test_stop_ends_the_distillation() -> None:
     x, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
     assert distiller(x, labels).losses
     distiller.stop()
-    distiller(x, labels)
     teacher_calls: list[nn.Module] = []
     for module in distiller.teachers["teacher"].modules():
         module.register_forward_hook(lambda module, args, output: teacher_calls.append(module))
@@ -229,6 +229,18 @@ def test_stop_ends_the_distillation() -> None:
     assert (out.losses, teacher_calls) == ({}, [])
     assert_same(plain(x, labels)["loss"], out.loss)
     assert "stopped: the teacher does not run" in str(distiller)
+
+
+def test_a_stopped_distiller_runs_no_teacher_under_hooks_either() -> None:
+    x, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    distiller = prepared(backend="eager", example_inputs=None)
+    teacher_calls: list[nn.Module] = []
+    distiller.teachers["teacher"].register_forward_hook(lambda module, args, output: teacher_calls.append(module))
+    distiller(x, labels)
+    assert len(teacher_calls) == 1
+    distiller.stop()
+    assert distiller(x, labels).loss.requires_grad
+    assert len(teacher_calls) == 1
 
 
 @fxkd.loss("Fading")

@@ -23,8 +23,14 @@ class DoesNotRun(CaptureError):
 
 
 @contextmanager
-def blamed(name: str, model: nn.Module, inputs: Inputs) -> Iterator[None]:
+def blamed(name: str, model: nn.Module, inputs: Inputs, *, on_values: bool = True) -> Iterator[None]:
     """Refuse a call that ``model`` does not take; if it fails inside, run it on values to see whether it is the inputs.
+
+    Args:
+        name: What the model is called in messages.
+        model: What is run inside.
+        inputs: The call.
+        on_values: False never runs it; what is raised inside goes on.
 
     Raises:
         CaptureError: Says what the model takes, or where and why it fails on these very inputs.
@@ -34,7 +40,7 @@ def blamed(name: str, model: nn.Module, inputs: Inputs) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, FxkdError) and not isinstance(error, DoesNotRun):
+        if not on_values or (isinstance(error, FxkdError) and not isinstance(error, DoesNotRun)):
             raise
         own = _failure_on_values(model, inputs)
         if own is None:

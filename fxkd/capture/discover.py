@@ -11,9 +11,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from fxkd.capture.inputs import Inputs
+from fxkd.capture.lines import raising_line
 from fxkd.capture.structure import storages, tensors
+from fxkd.capture.twins import fake_twins
+from fxkd.errors import CaptureError
 from fxkd.patcher import patched
 from fxkd.points import Place
+
+
+class ValuesNeededError(CaptureError):
+    """What a named function gives cannot be seen on tensors without values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,27 @@ def discover(model: nn.Module, inputs: Inputs, places: Iterable[Place], point_mo
             stack.enter_context(patched(place.owner, place.name, watch_function(place)))
         model(*copied[0], **copied[1])
     return found
+
+
+def discover_without_values(
+    model: nn.Module, inputs: Inputs, places: Iterable[Place], point_modules: Container[int]
+) -> Discovery:
+    """Do the same on tensors without values.
+
+    Raises:
+        ValuesNeededError: A function or the model does not run so.
+    """
+    mode, places = FakeTensorMode(allow_non_fake_inputs=True), list(places)
+    args, kwargs = pytree.tree_map_only(Tensor, mode.from_tensor, (inputs.args, inputs.kwargs))
+    try:
+        with fake_twins(model, mode), mode:
+            return discover(model, Inputs(args, kwargs), places, point_modules)
+    except Exception as error:
+        names = ", ".join(repr(place.path) for place in places)
+        raise ValuesNeededError(
+            f"what {names} gives is seen only on values, when prepare runs the model: without them it raises "
+            f"{type(error).__name__} at {raising_line(error)}"
+        ) from error
 
 
 def _observe(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Outcome:

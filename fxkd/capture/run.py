@@ -11,7 +11,7 @@ from fxkd.capture.attributes import REMEDY as WRITTEN
 from fxkd.capture.blame import blamed
 from fxkd.capture.calls import Named
 from fxkd.capture.captured import Captured, PointName
-from fxkd.capture.discover import Discovery, discover
+from fxkd.capture.discover import Discovery, discover, discover_without_values
 from fxkd.capture.held import held_by
 from fxkd.capture.inputs import Inputs, Layout, split
 from fxkd.capture.lines import drawing_line
@@ -34,6 +34,7 @@ def capture(
     whole: Iterable[PointName] = (),
     grad: bool = True,
     layout: Layout | None = None,
+    sketch: bool = False,
 ) -> Captured:
     """Capture ``model`` as a graph in which every named point can be found.
 
@@ -47,9 +48,12 @@ def capture(
         whole: Those of them that stay one node because another value will take their place.
         grad: Whether the graph will run with gradients (a student) or without (a teacher).
         layout: How the placeholders are named; by default by the model's own arguments.
+        sketch: Run nothing on values, named functions included, and record once alone, without another step, other
+            sizes and other draws: the graph shows what there is, and is not to be run.
 
     Raises:
         CaptureError: The model does what a graph cannot hold; says where, and what to do.
+        ValuesNeededError: A sketch met a named function that does not run without values.
         PointError: A point is not in the model or the program.
 
     >>> captured = capture(nn.Sequential(nn.Linear(4, 2), nn.ReLU()), Inputs((torch.zeros(3, 4),)))
@@ -58,11 +62,12 @@ def capture(
     """
     layout = layout or Layout.of(inputs, model)
     plan = Plan.of(model, inputs, layout, name, tuple(dict.fromkeys(points)), frozenset(whole), grad)
-    with patcher.lock, torch.compiler.set_stance("force_eager"), blamed(name, model, inputs):
-        functions, opened = _discovered(plan)
-        tape = _recorded(plan, functions, opened, steady=True)
-        _refuse_frozen_draws(plan, opened, tape)
-        frozen = _frozen_sizes(plan, opened, tape)
+    with patcher.lock, torch.compiler.set_stance("force_eager"), blamed(name, model, inputs, on_values=not sketch):
+        functions, opened = _discovered(plan, on_values=not sketch)
+        tape = _recorded(plan, functions, opened, steady=not sketch)
+        if not sketch:
+            _refuse_frozen_draws(plan, opened, tape)
+        frozen = [] if sketch else _frozen_sizes(plan, opened, tape)
     tidy(tape.graph)
     pin(tape.graph, frozen)
     return Captured(
@@ -77,16 +82,17 @@ def capture(
     )
 
 
-def _discovered(plan: Plan, *, other_draws: bool = False) -> tuple[list[Named], set[int]]:
+def _discovered(plan: Plan, *, other_draws: bool = False, on_values: bool = True) -> tuple[list[Named], set[int]]:
     """Say how each named function is kept, and which modules must be opened."""
     opened = {id(plan.model)} | plan.ancestors()
     found = Discovery()
     if plan.places:
-        with preserved(plan.model, values=True):
+        with preserved(plan.model, values=on_values):
             if other_draws:
                 shift_drawn_state()
             places = [place for place, _ in plan.places.values()]
-            found = discover(plan.model, plan.inputs, places, plan.modules.keys())
+            run = discover if on_values else discover_without_values
+            found = run(plan.model, plan.inputs, places, plan.modules.keys())
     functions = []
     for place, points in plan.places.values():
         holds_points = place.path in found.holders

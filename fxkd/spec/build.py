@@ -1,6 +1,6 @@
 """The modules that a spec describes, made of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
@@ -10,6 +10,8 @@ from fxkd.registry import Registry
 from fxkd.spec.check import student_loss_class
 from fxkd.spec.spec import Spec
 from fxkd.spec.vocabulary import Config, StudentLoss
+
+Note = Callable[[str, SpecError], None]
 
 
 def build_parts(spec: Spec) -> tuple[nn.ModuleDict, nn.ModuleDict, nn.Module | None]:
@@ -25,29 +27,36 @@ def build_parts(spec: Spec) -> tuple[nn.ModuleDict, nn.ModuleDict, nn.Module | N
     )
     """
     problems = Problems(dict(spec.lines))
-    connectors = _build(registry.connectors, spec.connectors, "connectors", problems)
-    losses = _build(registry.losses, spec.distill_losses, "distill_losses", problems)
-    own = _build_student_loss(spec, problems)
+    parts = build_each(spec, lambda where, error: problems.add(where, str(error)))
     problems.raise_if_any()
-    return nn.ModuleDict(connectors), nn.ModuleDict(losses), own
+    return parts
 
 
-def _build(family: Registry, configs: Mapping[str, Config], section: str, problems: Problems) -> dict[str, nn.Module]:
+def build_each(spec: Spec, note: Note) -> tuple[nn.ModuleDict, nn.ModuleDict, nn.Module | None]:
+    """Build those that can be built; ``note`` gets the place of each other one, and what its class raised."""
+    connectors = _build(registry.connectors, spec.connectors, "connectors", note)
+    losses = _build(registry.losses, spec.distill_losses, "distill_losses", note)
+    return nn.ModuleDict(connectors), nn.ModuleDict(losses), _build_student_loss(spec, note)
+
+
+def _build(family: Registry, configs: Mapping[str, Config], section: str, note: Note) -> dict[str, nn.Module]:
     built = {}
     for name, config in configs.items():
         try:
             built[name] = family.build(config)
         except SpecError as error:
-            problems.add(f"{section}.{name}", str(error))
+            note(f"{section}.{name}", error)
     return built
 
 
-def _build_student_loss(spec: Spec, problems: Problems) -> nn.Module | None:
+def _build_student_loss(spec: Spec, note: Note) -> nn.Module | None:
     given = spec.student_loss
     if not isinstance(given, StudentLoss):
         return None
     try:
         return student_loss_class(given)(**given.options)
     except Exception as error:  # noqa: BLE001 (what an option does in a class of torch's or of a user's)
-        problems.add("student_loss", f"{given.type}: {type(error).__name__} as it was built: {error}")
+        told = SpecError([f"{given.type}: {type(error).__name__} as it was built: {error}"])
+        told.__cause__ = error
+        note("student_loss", told)
         return None

@@ -19,12 +19,20 @@ HELD_IN = nn.ModuleDict()  # connectors and losses become parts of one
 Takes = Mapping[str, inspect.Parameter]
 
 
+def is_auto(config: object) -> bool:
+    """Tell whether a connector is to be chosen by the shapes that it must fit."""
+    return config == "auto" if isinstance(config, str) else isinstance(config, Mapping) and config.get("type") == "auto"
+
+
 def check_spec(spec: "Spec", problems: Problems) -> None:
     """Check what a spec says by itself; what could not be read is not reported a second time."""
     for section, family in (("connectors", registry.connectors), ("distill_losses", registry.losses)):
         for name, config in getattr(spec, section).items():
             _check_name(name, f"{section}.{name}", problems)
-            check_config(config, family, f"{section}.{name}", problems)
+            if section == "connectors" and is_auto(config):
+                _check_auto(config, f"{section}.{name}", problems)
+            else:
+                check_config(config, family, f"{section}.{name}", problems)
     _check_losses(spec, problems)
     for loss, mapping in spec.loss_forward_mappings.items():
         for argument, reference in mapping.items():
@@ -45,6 +53,12 @@ def check_config(config: Config, family: Registry, where: str, problems: Problem
         family.check(config)
     except SpecError as error:
         problems.add(where, str(error))
+
+
+def _check_auto(config: Config, where: str, problems: Problems) -> None:
+    options = [key for key in config if key != "type"] if isinstance(config, Mapping) else []
+    if options:
+        problems.add(where, f"'auto' takes no arguments, and {', '.join(map(repr, options))} is given")
 
 
 def _check_name(name: str, where: str, problems: Problems) -> None:

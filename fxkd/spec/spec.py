@@ -22,7 +22,8 @@ class Spec:
         student_recorders: Points of the student whose values losses read, by name.
         teacher_recorders: The same for the teacher.
         distill_deliveries: Points at which the student takes the teacher's values.
-        connectors: Modules that make a record fit its partner: a config, a list of them (a chain), or a module.
+        connectors: Modules that make a record fit its partner: a config, a list of them (a chain), a module, or
+            ``"auto"`` (chosen by the shapes when example inputs are given).
         distill_losses: Losses by name; those whose name contains ``loss`` are summed and trained.
         loss_forward_mappings: For each loss, where each argument of its ``forward`` comes from.
         inputs: Arguments of a call that are for the losses and not for the models.
@@ -67,6 +68,11 @@ class Spec:
         spec = cls.read(source, problems)
         problems.raise_if_any()
         return spec
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether anything of the teacher is recorded or delivered; where nothing is, it need not run."""
+        return bool(self.teacher_recorders or self.distill_deliveries)
 
     def without_distillation(self) -> "Spec":
         """Give the spec of the student alone: nothing is recorded, delivered or compared, its own loss stays."""

@@ -1,0 +1,58 @@
+"""The two models of a distillation as captured graphs, and both as one."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxkd.capture import Captured, Inputs, Layout, PointName, capture, split
+from fxkd.checks import point_of
+from fxkd.passes import join
+from fxkd.passes.join import Side
+from fxkd.spec import Spec
+
+
+def known(layout: Layout, inputs: Inputs) -> dict[str, Tensor]:
+    """Name the tensors of a call as the joint graph does."""
+    return dict(zip(layout.names, split(inputs.args, inputs.kwargs)[1], strict=True))
+
+
+def capture_sides(
+    student: nn.Module, teacher: nn.Module, spec: Spec, inputs: Inputs, layout: Layout, *, sketch: bool = False
+) -> tuple[Captured, ...]:
+    """Capture the student as it trains and, if the spec asks anything of it, the teacher as it serves."""
+    captured = capture_student(student, spec, inputs, layout, sketch=sketch)
+    if not spec.reads_teacher:
+        return (captured,)
+    return captured, capture_teacher(teacher, spec, inputs, layout, sketch=sketch)
+
+
+def capture_student(
+    student: nn.Module, spec: Spec, inputs: Inputs, layout: Layout, *, sketch: bool = False
+) -> Captured:
+    """Capture the student with its points, gradients as they are now."""
+    delivered, grad = _delivered_points(spec), torch.is_grad_enabled()
+    points = [*map(point_of, spec.student_recorders.values()), *delivered]
+    return capture(
+        student, inputs, name="student", points=points, whole=delivered, grad=grad, layout=layout, sketch=sketch
+    )
+
+
+def capture_teacher(
+    teacher: nn.Module, spec: Spec, inputs: Inputs, layout: Layout, *, sketch: bool = False
+) -> Captured:
+    """Capture the teacher with its points, without gradients."""
+    points = [*map(point_of, spec.teacher_recorders.values()), *_delivered_points(spec)]
+    return capture(teacher, inputs, name="teacher", points=points, grad=False, layout=layout, sketch=sketch)
+
+
+def _delivered_points(spec: Spec) -> list[PointName]:
+    return [PointName(delivery.type, delivery.path) for delivery in spec.distill_deliveries.values()]
+
+
+def join_sides(sides: Sequence[Captured], modules: Mapping[str, nn.Module], spec: Spec) -> fx.GraphModule:
+    """Put the graphs into one on the real modules, the student's last, a teacher's without gradients."""
+    held = dict(modules) | {f"{side.name}_constants": side.constants for side in sides}
+    student, *teachers = sides
+    first = [Side(teacher.name, teacher.graph, grad=False) for teacher in teachers]
+    return join((*first, Side(student.name, student.graph, grad=True)), held, spec.inputs)
