@@ -97,32 +97,33 @@ def test_a_guard_that_fails_late_leaves_nothing_half_done() -> None:
     assert len(distiller.programs) == 2
 
 
+class Chooses(nn.Module):
+    """Decides between values that are both there, so that no node comes after the decision."""
+
+    def __init__(self, seed: int, limit: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.fc, self.limit = nn.Linear(4, 3), limit
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        doubled = h * 2
+        return doubled if h.shape[0] > self.limit else h
+
+
 @pytest.mark.parametrize("point", ["fc", ""], ids=["layer", "root"])
-def test_a_decision_behind_the_last_layer_counts(point: str) -> None:
-    """It chooses between values that are both there, so that no node comes after it."""
-
-    class Chooses(nn.Module):
-        def __init__(self, seed: int) -> None:
-            super().__init__()
-            torch.manual_seed(seed)
-            self.fc = nn.Linear(4, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            h = self.fc(x)
-            doubled = h * 2
-            return doubled if h.shape[0] > 3 else h
-
+@pytest.mark.parametrize("limits", [(3, 100), (100, 3), (3, 6)])
+def test_a_decision_behind_the_last_layer_counts(limits: tuple[int, int], point: str) -> None:
     recorder = {"fc": {"type": "ModuleOutputs", "source": point}}
     spec = SPEC | {"student_recorders": recorder, "teacher_recorders": recorder}
-    student, teacher = Chooses(0), Chooses(1)
-    distiller = fxkd.prepare(student, teacher, spec, example_inputs=(batch(2),), return_records=True)
-    for n in (5, 2, 5):
-        out, factor = distiller(batch(n)), 2 if n > 3 else 1
-        assert_same(student.fc(batch(n)) * factor, out.output)
-        at_point = 1 if point else factor
-        for side, model in (("student", student), ("teacher", teacher)):
-            assert_same((model.fc(batch(n)) * at_point).detach(), out.records[side]["fc"][0].detach())
-    assert len(distiller.programs) == 2
+    models = {"student": Chooses(0, limits[0]), "teacher": Chooses(1, limits[1])}
+    distiller = fxkd.prepare(*models.values(), spec, example_inputs=(batch(2),), return_records=True)
+    for n in (5, 2, 7, 5):
+        out = distiller(batch(n))
+        assert_same(models["student"](batch(n)), out.output)
+        for side, model in models.items():
+            expected = model.fc(batch(n)) if point else model(batch(n))
+            assert_same(expected.detach(), out.records[side]["fc"][0].detach())
 
 
 def test_programs_are_kept_and_found_again() -> None:
