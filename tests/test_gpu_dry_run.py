@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CHEAP = "test_step or (test_precision and graph and float16 and delivery) or two_steps"
+CHEAP = "waits or move_along or goes_by or (plain and delivery) or (graph and float16 and delivery)"
 
 
 def run(*arguments: str, **environment: str) -> tuple[int, str]:
