@@ -26,6 +26,7 @@ demo: .venv/.demo
 test: compiler .venv/.test
 	@echo "test: running pytest on $(WORKERS) cores"
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(if $(ARGS),,$(BIN)/python -m pytest -q docs)  # one process: each example of a page goes on from the one before
 
 test-gpu: compiler .venv/.test
 	@echo "test-gpu: running pytest -m gpu tests/gpu"
