@@ -109,11 +109,18 @@ class Distiller(nn.Module):
         given = calls[0].kwargs
         extra = {name: given[name] for name in self.spec.inputs if isinstance(given.get(name), Tensor)}
         steps.capture(model_inputs(calls[0], self.spec), extra)
-        missing = [name for name in self.spec.inputs if any(name not in call.kwargs for call in calls)]
-        if self.options.verify and missing:
-            self.notes.append(f"not verified: the example inputs lack {', '.join(map(repr, missing))}")
+        why_not = self._not_verifiable(calls)
+        if self.options.verify and why_not:
+            self.notes.append(f"not verified: {why_not}")
         elif self.options.verify:
             self._verify(steps.uncompiled(may_capture=len(calls) > 1), calls)
+
+    def _not_verifiable(self, calls: Sequence[Inputs]) -> str:
+        """Say what the comparison lacks; nothing if it can be made."""
+        missing = [name for name in self.spec.inputs if any(name not in call.kwargs for call in calls)]
+        if missing:
+            return f"the example inputs lack {', '.join(map(repr, missing))}"
+        return "there are no values on the meta device" if any(p.is_meta for p in self.student.parameters()) else ""
 
     def _verify(self, steps: GraphBackend, calls: Sequence[Inputs]) -> None:
         """Compare the graph with the models; where it draws fewer random numbers, the graph before pruning."""

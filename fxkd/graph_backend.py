@@ -46,6 +46,7 @@ class GraphBackend:
         plain.is_plain, plain.may_capture = True, may_capture
         return plain
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def capture(self, inputs: Inputs, extra: Mapping[str, Tensor]) -> Program:
         """Capture a program for ``inputs`` and ``extra``, which the losses alone are given, and keep it."""
         if len(self.programs) >= MOST_PROGRAMS or self.captures >= MOST_CAPTURES:

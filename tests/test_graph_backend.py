@@ -383,3 +383,16 @@ class Inner(nn.Module):
         if x.shape[0] == 7:
             raise GuardError("mine")
         return x
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's, where a compiled region breaks
+def test_a_new_size_in_a_region_that_may_break_is_captured_outside_of_it() -> None:
+    distiller = fxkd.prepare(*pair("greater"), SPEC, example_inputs=(batch(2),))
+    compiled = torch.compile(distiller, backend="eager")
+    for n in (2, 6, 2, 6):
+        plain = copy.deepcopy(distiller.student)
+        seed_everything(n)
+        expected = plain(batch(n))
+        seed_everything(n)
+        assert_same(expected, compiled(batch(n)).output, 1e-5)
+    assert len(distiller.programs) == 2

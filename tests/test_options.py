@@ -176,6 +176,11 @@ def test_what_cannot_be_verified_is_said() -> None:
     assert "not verified: the example inputs lack 'labels'" in str(prepared(spec=spec))
 
 
+def test_models_without_values_are_not_verified() -> None:
+    student, teacher, x = Net().to("meta"), Net().to("meta"), torch.randn(4, 4, device="meta")
+    assert "not verified: there are no values on the meta device" in str(prepared(student, teacher, example_inputs=x))
+
+
 # What a distiller tells and takes
 
 

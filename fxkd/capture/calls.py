@@ -17,7 +17,7 @@ from fxkd.capture.captured import PointCall, PointName, bundle
 from fxkd.capture.discover import Outcome
 from fxkd.capture.generators import Generators
 from fxkd.capture.held import Parts
-from fxkd.capture.lines import current_line
+from fxkd.capture.lines import current_line, name_in_use
 from fxkd.capture.preserve import Contents, drawn_state, set_drawn_state
 from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages, tensors, versions, written
@@ -172,9 +172,11 @@ class Calls:
     def _refuse_unheard(self, named: Named) -> None:
         self._refuse_inside_function(named.place.path)
         if not self._inside:
+            own = name_in_use(named.function)
+            what = f"is called there as {own!r}: name that" if own else "is one node: name the torch function itself"
             raise CaptureError(
-                f"{named.place.path!r} is called by a torch function at {current_line()}, which is one node of the "
-                "graph: name the torch function itself, or use backend='eager'"
+                f"{named.place.path!r} is called inside a torch function at {current_line()}, which {what}, or use "
+                "backend='eager'"
             )
         self.must_open.update(map(id, self._inside))
 

@@ -32,10 +32,23 @@ def describe(filename: str, number: int) -> str:
 
 def current_line() -> str:
     """Describe the line of a model's code that is running."""
-    frame: FrameType | None = sys._getframe(1)
+    frame = _model_frame(sys._getframe(1))
+    return describe(frame.f_code.co_filename, frame.f_lineno) if frame is not None else "an unknown line"
+
+
+def _model_frame(frame: FrameType | None) -> FrameType | None:
+    """Give the innermost frame, from ``frame`` on, that runs a line of a model's code."""
     while frame is not None and is_library(frame.f_code.co_filename):
         frame = frame.f_back
-    return describe(frame.f_code.co_filename, frame.f_lineno) if frame is not None else "an unknown line"
+    return frame
+
+
+def name_in_use(function: Callable[..., Any]) -> str | None:
+    """Give the path by which the model's code that is running knows ``function``, if by a name of its own module."""
+    frame = _model_frame(sys._getframe(1))
+    names = frame.f_globals if frame is not None else {}
+    found = next((name for name, value in names.items() if value is function), None)
+    return f"{names.get('__name__')}.{found}" if found else None
 
 
 def raising_line(error: BaseException) -> str:

@@ -149,7 +149,7 @@ def _put_back(buffers: list[tuple[Tensor, Tensor]]) -> None:
     """Write back what changed; what did not is not touched, as somebody's backward may need it."""
     with torch.no_grad():
         for buffer, value in buffers:
-            if not torch.equal(buffer, value):
+            if not buffer.is_meta and not torch.equal(buffer, value):
                 buffer.copy_(value)
 
 

@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from fxkd.capture.lines import current_line, drawing_line, is_library, raising_line
+from fxkd.capture.lines import current_line, drawing_line, is_library, name_in_use, raising_line
 from fxkd.capture.preserve import drawn_state
 
 
@@ -68,3 +68,8 @@ def test_a_debuggers_trace_is_put_back() -> None:
         assert sys.gettrace() is trace
     finally:
         sys.settrace(previous)
+
+
+def test_the_name_by_which_a_module_knows_a_function() -> None:
+    assert name_in_use(name_in_use) == f"{__name__}.name_in_use"
+    assert name_in_use(print) is None
