@@ -27,4 +27,5 @@ def largest(value: Tensor) -> float:
 
 
 def _exact(value: Tensor) -> Tensor:
-    return value.detach().to(torch.complex128 if value.is_complex() else torch.float64).flatten()
+    value = value.detach() if value.layout is torch.strided else value.detach().to_dense()
+    return value.to(torch.complex128 if value.is_complex() else torch.float64).flatten()

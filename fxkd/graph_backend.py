@@ -15,7 +15,8 @@ from fxkd.passes.protect_records import clone
 from fxkd.program import Program, sizes
 
 MOST_PROGRAMS = 32
-MOST_CAPTURES = 128
+MOST_CAPTURES = 64
+SELDOM = 8  # more captures than that are fine where that many steps lie between them
 REPLAYED = ("reduce-overhead", "max-autotune")  # modes of torch.compile that replay CUDA graphs
 
 
@@ -26,6 +27,7 @@ class GraphBackend:
         build: Captures a program for the inputs it is given, and for what the losses are given besides.
         student: The model whose state must not move twice when a program turns out to be the wrong one.
         compile_options: Arguments of ``torch.compile`` for each program, or None to run it in eager mode.
+        teachers: Models that run too, whose state must not move twice either.
     """
 
     def __init__(
@@ -33,10 +35,11 @@ class GraphBackend:
         build: Callable[[Inputs, Mapping[str, Tensor]], Program],
         student: nn.Module,
         compile_options: dict[str, Any] | None,
+        teachers: tuple[nn.Module, ...] = (),
     ) -> None:
-        self.build, self.student, self.compile_options = build, student, compile_options
+        self.build, self.student, self.compile_options, self.teachers = build, student, compile_options, teachers
         self.programs: list[Program] = []
-        self.captures = 0
+        self.captures = self.steps = 0
         self.is_replayed = compile_options is not None and replays(compile_options)
         self.is_plain, self.may_capture = False, True
 
@@ -49,14 +52,17 @@ class GraphBackend:
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def capture(self, inputs: Inputs, extra: Mapping[str, Tensor]) -> Program:
         """Capture a program for ``inputs`` and ``extra``, which the losses alone are given, and keep it."""
-        if len(self.programs) >= MOST_PROGRAMS or self.captures >= MOST_CAPTURES:
+        if self.captures >= max(MOST_CAPTURES, self.steps / SELDOM):
             raise CaptureError(self._too_many())
         self.captures += 1
         program = self.build(inputs, extra)
         for known in self.programs:
-            code = known.module.code
+            code, hooks = known.module.code, known.situations[-1].hooks
             if known.take_in(program):
-                return known if known.module.code == code else self._compile(known)
+                same = known.module.code == code and program.situations[0].hooks == hooks
+                return known if same else self._compile(known)
+        if len(self.programs) == MOST_PROGRAMS:
+            del self.programs[0]  # the oldest; captured again if it comes back
         self.programs.append(program)
         return self._compile(program)
 
@@ -72,6 +78,7 @@ class GraphBackend:
 
     def _compile(self, program: Program) -> Program:
         if self.compile_options is not None:
+            program.module.recompile()  # new code: what torch.compile made of the old, with other hooks, is not used
             program.compiled = torch.compile(program.module, **self.compile_options)
         return program
 
@@ -82,6 +89,7 @@ class GraphBackend:
         fitting = [program for program in self.programs if program.fits(spec, tensors, constants)]
         if torch.compiler.is_compiling():
             return _only(fitting).module(*values)  # type: ignore[no-any-return]
+        self.steps += 1
         given = sizes(tensors)
         for program in fitting:
             if given in program.seen and program.is_certain:
@@ -101,7 +109,7 @@ class GraphBackend:
         return attempt.result
 
     def _try(self, program: Program, values: list[Tensor]) -> "Attempt":
-        with undone_on_guard(self.student) as attempt:
+        with undone_on_guard(self.student, *self.teachers) as attempt:
             attempt.result = self._run(program, values)
         return attempt
 
@@ -144,9 +152,9 @@ class Attempt:
 
 
 @contextmanager
-def undone_on_guard(model: nn.Module) -> Iterator[Attempt]:
+def undone_on_guard(*models: nn.Module) -> Iterator[Attempt]:
     """Put back buffers and random states if a guard fails inside, and go on after the block."""
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    buffers = [(buffer, buffer.detach().clone()) for model in models for buffer in model.buffers()]
     states, attempt = random_states(), Attempt()
     try:
         yield attempt

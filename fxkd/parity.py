@@ -19,6 +19,7 @@ def compare(expected: list[Tensor], given: list[Tensor], tolerance: float) -> fl
     Raises:
         DeployError: There is nothing to compare, or they differ; says by how much and what to do.
 
+    >>> import torch
     >>> compare([torch.tensor([1.0, 8.0])], [torch.tensor([1.0, 8.5])], tolerance=0.1)
     0.5
     """

@@ -41,6 +41,11 @@ class Situation:
         return all(side.holds() for side in self.sides)
 
     @property
+    def hooks(self) -> tuple[Any, ...]:
+        """The hooks of every module."""
+        return tuple(side.surroundings[1] for side in self.sides)
+
+    @property
     def flags(self) -> dict[nn.Module, bool]:
         """The mode of every module."""
         return {module: flag for side in self.sides for module, flag in side.flags}
@@ -103,9 +108,13 @@ def sizes(tensors: list[Tensor]) -> tuple[Any, ...]:
 
 
 def context() -> tuple[Any, ...]:
-    """Give the grad mode and the autocast that are in force."""
+    """Give the grad mode, the default type and the autocast that are in force."""
     kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
-    return (torch.is_grad_enabled(), *((kind, torch.get_autocast_dtype(kind)) for kind in kinds))
+    return (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        *((kind, torch.get_autocast_dtype(kind)) for kind in kinds),
+    )
 
 
 def ignore(remarks: list[str]) -> None:

@@ -13,9 +13,14 @@ from fxkd.capture import Inputs
 from fxkd.capture.preserve import drawn_state, preserved, seed_everything
 from fxkd.capture.structure import tensors
 from fxkd.closeness import apart, largest
-from fxkd.errors import DifferenceError
+from fxkd.errors import CaptureError, DifferenceError
 
 Step = Callable[[Inputs], Mapping[str, Any]]
+OWN = ("student", "connectors", "losses")  # small enough to be copied whole
+
+
+class ModelsError(CaptureError):
+    """The models themselves do not run on the inputs."""
 
 
 class DrawsError(DifferenceError):
@@ -51,9 +56,13 @@ def verify(
         DifferenceError: They differ; says in what and by how much.
         DrawsError: They differ, and so does how many random numbers they drew.
         GuardError: The graph is not for these inputs.
+        ModelsError: The models do not run on these inputs.
     """
     for seed, call in enumerate(inputs):
-        expected = _run(models, call, parts, seed, backward)
+        try:
+            expected = _run(models, call, parts, seed, backward)
+        except Exception as error:
+            raise ModelsError(f"the models do not run on these inputs: {type(error).__name__}: {error}") from error
         given = _run(graph, call, parts, seed, backward)
         difference = compare(expected.values, given.values)
         if difference and expected.drawn != given.drawn:
@@ -90,21 +99,23 @@ def _with_rows(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
     count = given[0].shape[0] if given else 0
 
     def changed(tensor: Tensor) -> Tensor:
-        return change(tensor.detach()) if count and tensor.dim() and tensor.shape[0] == count else tensor
+        if not count or not tensor.dim() or tensor.shape[0] != count:
+            return tensor
+        return change(tensor.detach()).requires_grad_(tensor.requires_grad)
 
     args, kwargs = pytree.tree_map_only(Tensor, changed, (inputs.args, inputs.kwargs))
     return Inputs(args, kwargs)
 
 
 def _run(step: Step, call: Inputs, parts: Mapping[str, nn.Module], seed: int, backward: bool) -> Run:
-    copied = Inputs(*pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), (call.args, call.kwargs)))
+    copied = Inputs(*pytree.tree_map_only(Tensor, _copied, (call.args, call.kwargs)))
     with ExitStack() as stack:
         for name, part in parts.items():
-            stack.enter_context(preserved(part, values=name == "student"))
+            stack.enter_context(preserved(part, values=name in OWN))
             stack.enter_context(_buffers_put_back(part))
         seed_everything(seed)
         result = step(copied)
-        drawn = (*drawn_state(), torch.get_rng_state().tolist())
+        drawn = (*drawn_state(), torch.get_rng_state().tolist(), [state.tolist() for state in _cuda_states()])
         values = {f"{key}{pytree.keystr(path)}": value.detach().clone() for key, path, value in _outputs(result)}
         values |= _gradients(result, parts) if backward else {}
         values |= {
@@ -114,6 +125,14 @@ def _run(step: Step, call: Inputs, parts: Mapping[str, nn.Module], seed: int, ba
             if name == "student"
         }
     return Run(values, drawn)
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+
+def _cuda_states() -> list[Tensor]:
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
 
 
 @contextmanager

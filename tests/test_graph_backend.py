@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import fxkd
 from fxkd.errors import CaptureError, GuardError
-from fxkd.graph_backend import MOST_PROGRAMS
+from fxkd.graph_backend import MOST_CAPTURES, MOST_PROGRAMS
 from tests.capture.decisions import FREE, GUARDED, Decision
 from tests.support.oracle import assert_same, run_with_hooks, seed_everything
 
@@ -191,8 +191,8 @@ def test_a_number_that_changes_at_every_call_ends_in_a_clear_error() -> None:
     distiller = fxkd.prepare(Scaled(), Scaled(), SPEC)
     backend = distiller._steps()
     distiller(batch(2), 1.0)
-    backend.programs.extend(backend.programs * (MOST_PROGRAMS - 1))  # as if so many had been captured
-    with pytest.raises(CaptureError, match=r"captured 1 times already.*backend='eager'"):
+    backend.captures = MOST_CAPTURES  # as if so many had been captured
+    with pytest.raises(CaptureError, match=r"captured 64 times already.*backend='eager'"):
         distiller(batch(2), 0.5)
 
 
@@ -396,3 +396,47 @@ def test_a_new_size_in_a_region_that_may_break_is_captured_outside_of_it() -> No
         seed_everything(n)
         assert_same(expected, compiled(batch(n)).output, 1e-5)
     assert len(distiller.programs) == 2
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.scale = nn.Linear(4, 3), 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) * self.scale
+
+
+def test_the_oldest_graphs_make_room() -> None:
+    """A number that moves now and then is no number that changes at every call."""
+    distiller = fxkd.prepare(Scaled(), Scaled(), SPEC, example_inputs=(batch(2),), verify=False)
+    for epoch in range(MOST_PROGRAMS + 4):
+        distiller.student.scale = 1.0 + epoch
+        assert_same(distiller.student(batch(2)), distiller(batch(2)).output)
+    assert len(distiller.programs) == MOST_PROGRAMS
+
+
+def test_a_refused_try_moves_no_teachers_statistics() -> None:
+    student, teacher = pair("greater")
+    distiller = fxkd.prepare(student, teacher, SPEC, example_inputs=(batch(2),), teacher_mode="train")
+    distiller(batch(5))
+    assert teacher.norm.num_batches_tracked == student.norm.num_batches_tracked == 1
+
+
+def test_hooks_of_a_compiled_leaf_are_seen() -> None:
+    distiller = fxkd.prepare(Scaled(), Scaled(), SPEC, example_inputs=(batch(2),), compile={"backend": "aot_eager"})
+    distiller(batch(2))
+    distiller.student.fc.register_forward_hook(lambda module, args, output: output * 3)
+    assert_same(distiller.student(batch(2)), distiller(batch(2)).output)
+
+
+def test_a_student_that_moves_alone_is_captured_anew() -> None:
+    class Typed(Scaled):
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.fc(x.to(self.fc.weight.dtype))
+            return h + torch.ones(3, dtype=h.dtype)
+
+    distiller = fxkd.prepare(Typed(), Typed(), SPEC, example_inputs=(batch(2),))
+    distiller.student.double()
+    distiller.teachers["teacher"].double()
+    assert distiller(batch(2)).output.dtype is torch.float64

@@ -181,6 +181,63 @@ def test_models_without_values_are_not_verified() -> None:
     assert "not verified: there are no values on the meta device" in str(prepared(student, teacher, example_inputs=x))
 
 
+class Rows(Net):
+    """Takes rows in pairs."""
+
+    def forward(self, x: Tensor, labels: Tensor | None = None, *, scale: float = 1.0) -> dict[str, Tensor]:
+        return super().forward(torch.cat(x.view(-1, 2, 4).unbind(1)), labels, scale=scale)
+
+
+class Places(Net):
+    """Has a place for each row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x: Tensor, labels: Tensor | None = None, *, scale: float = 1.0) -> dict[str, Tensor]:
+        return super().forward(x + self.places, labels, scale=scale)
+
+
+class Sparse(Net):
+    def forward(self, x: Tensor, labels: Tensor | None = None, *, scale: float = 1.0) -> dict[str, Tensor]:
+        return super().forward(x.to_dense(), labels, scale=scale)
+
+
+@pytest.mark.parametrize("model", [Rows, Places])
+def test_rows_that_cannot_be_added_are_turned_around(model: type[Net]) -> None:
+    distiller = prepared(model(), model())
+    assert distiller.notes == []
+    assert distiller(torch.randn(4, 4)).loss.requires_grad
+
+
+def test_inputs_without_rows_are_verified_as_they_are() -> None:
+    sparse = torch.eye(4).to_sparse()
+    assert "verified on the example inputs alone" in str(prepared(Sparse(), Sparse(), example_inputs=sparse))
+
+
+def test_inputs_that_need_gradients() -> None:
+    class Looks(Net):
+        def forward(self, x: Tensor, labels: Tensor | None = None, *, scale: float = 1.0) -> dict[str, Tensor]:
+            return super().forward(x * 2 if x.requires_grad else x, labels, scale=scale)
+
+    prepared(Looks(), Looks(), example_inputs=torch.randn(4, 4).requires_grad_())
+
+
+def test_a_batch_of_one_in_eval_mode() -> None:
+    distiller = prepared(Net().eval(), example_inputs=torch.randn(1, 4))
+    assert "not captured in train mode, until it is called in it" in str(distiller)
+    assert distiller(torch.randn(1, 4)).loss is not None
+
+
+def test_after_the_stop_nothing_is_asked_for() -> None:
+    spec = SPEC | {"inputs": ["mask"], "student_loss": False}
+    with pytest.warns(SpecWarning, match="mask"):
+        distiller = prepared(spec=spec, verify=False)
+    distiller.stop()
+    assert distiller(torch.randn(3, 4)).loss is None
+
+
 # What a distiller tells and takes
 
 
@@ -248,7 +305,6 @@ def test_a_stopped_distiller_runs_no_teacher_under_hooks_either() -> None:
     assert len(teacher_calls) == 1
 
 
-@fxkd.loss("Fading")
 class Fading(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -262,7 +318,18 @@ class Fading(nn.Module):
 
 
 def test_step_tells_the_losses() -> None:
-    distiller = prepared(spec={"pairs": [{"student": "head", "teacher": "head", "loss": {"type": "Fading"}}]})
+    recorders = {"head": {"type": "ModuleOutputs", "source": "head"}}
+    mapping = {
+        "preds_S": {"recorder": "head", "from_student": True},
+        "preds_T": {"recorder": "head", "from_student": False},
+    }
+    spec = {
+        "student_recorders": recorders,
+        "teacher_recorders": recorders,
+        "distill_losses": {"loss_head": Fading()},
+        "loss_forward_mappings": {"loss_head": mapping},
+    }
+    distiller = prepared(spec=spec)
     distiller.step()
     distiller.step()
     assert distiller.losses["loss_head"].steps == 2

@@ -187,7 +187,7 @@ class Calls:
         if calls >= len(outcomes):
             raise CaptureError(f"{named.place.path!r} was called {len(outcomes)} times in one run and more in another")
         outcome, given = outcomes[calls], tensors((args, kwargs))
-        node = self.tape.emit(named.function, args, kwargs)
+        node = self.tape.emit(_callable_in_code(named.function), args, kwargs)
         shared = storages([given[index] for index in outcome.viewed])
         with quiet(self.tape):
             value = outcome.replay(given, self.tape.mode)
@@ -278,6 +278,20 @@ def _custom_function(cls: Any) -> Callable[..., Any]:
 
     apply.__name__ = apply.__qualname__ = f"apply_{cls.__name__}"
     return apply
+
+
+@cache
+def _callable_in_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give what the code of a graph can name: it writes a method of torch's as if it were a function of the module."""
+    name, module = getattr(function, "__qualname__", ""), str(getattr(function, "__module__", ""))
+    if "." not in name or module.partition(".")[0] != "torch":
+        return function
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    call.__name__ = call.__qualname__ = name.replace(".", "_")
+    return call
 
 
 class _Observer(TorchFunctionMode):

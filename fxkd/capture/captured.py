@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from fxkd.capture.held import Held
+from fxkd.capture.held import Held, kinds_and_hooks
 from fxkd.points import Place, held_at
 
 
@@ -37,6 +37,7 @@ class Captured:
         constants: Tensors and objects that the run met outside the model, by target below ``<name>_constants``.
         flags: The modules and the ``training`` flag each had: the graph holds for these flags only.
         held: What else the program read from its modules, and what that was.
+        surroundings: The types, devices and hooks of the whole model.
         kept: The tensors that stood for the model's own; while they live no other memory has their identity.
         functions: The places of named functions and what stood there: the graph calls that.
         notes: What a reader should know: what was opened and why, what was lifted.
@@ -47,6 +48,7 @@ class Captured:
     constants: nn.Module
     flags: tuple[tuple[nn.Module, bool], ...]
     held: tuple[Held, ...] = ()
+    surroundings: Any = None
     kept: Any = field(default=None, repr=False)
     functions: tuple[tuple[Place, object], ...] = ()
     notes: tuple[str, ...] = ()
@@ -63,7 +65,8 @@ class Captured:
             return False
         if torch.compiler.is_compiling():  # numbers become guards of the compiled region; the rest it cannot follow
             return all(getattr(held.module, held.name) == held.form[1] for held in self.held if held.is_number)
-        return all(held.holds() for held in self.held)
+        same = kinds_and_hooks(module for module, _ in self.flags) == self.surroundings
+        return same and all(held.holds() for held in self.held)
 
     def changed(self) -> list[str]:
         """Name what the program read from its modules and is something else now."""

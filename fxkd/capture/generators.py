@@ -44,7 +44,7 @@ def _is_of_a_model(name: str) -> bool:
 
 
 def _is_generator(value: Any) -> bool:
-    return isinstance(value, (random.Random, torch.Generator, *_numpy_kinds()))
+    return issubclass(type(value), (random.Random, torch.Generator, *_numpy_kinds()))
 
 
 def _numpy_kinds() -> Iterator[type]:

@@ -1,21 +1,26 @@
 """What a recorded program read from its modules: a graph is good while they hold the same."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from fxkd.capture.preserve import slots
 from fxkd.points import MISSING, class_attribute
 
 PLAIN = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
-CALLABLE = (FunctionType, MethodType, BuiltinFunctionType)
+FUNCTIONS = (FunctionType, BuiltinFunctionType)
 OPAQUE = (nn.Module, type, ModuleType)
-DEEP = 3  # how far into the objects that a module holds
-MANY = 400  # parts of one container; what is larger counts as one thing
+DEEP = 6  # how far into the objects that a module holds
+MANY = 2000  # parts that are looked at; what lies beyond counts as one thing
+LARGE = 1 << 20  # bytes of an array that is compared by value
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 FLAG = "training"  # kept for every module, read or not
 
 
@@ -74,35 +79,70 @@ def held_by(reads: dict[tuple[int, str], nn.Module]) -> tuple[Held, ...]:
     return tuple(Held.of(module, name) for (_, name), module in reads.items() if name != FLAG)
 
 
-def form_of(value: Any, depth: int = DEEP) -> Any:
-    """Give what must stay the same for a graph to go on holding; of a tensor, all but its values.
+def form_of(value: Any) -> Any:
+    """Give what must stay the same for a graph to go on holding.
+
+    Of a tensor that is all but its values, and the tensor itself where it is inside a container or an object.
 
     >>> form_of({"scale": 2.0}) == form_of({"scale": 2.0}), form_of([1]) == form_of([True])
     (True, False)
     """
-    if isinstance(value, Tensor):
-        return Tensor, value.dtype, value.device, value.dim(), value.requires_grad
-    if isinstance(value, PLAIN):
-        return type(value), value
-    if isinstance(value, CALLABLE):
-        return _Callable(value)
-    content = _content(value) if depth else None
-    if content is None or len(content) > MANY:
-        return _Same(value)
-    return type(value), tuple((key, form_of(part, depth - 1)) for key, part in content)
+    return _Former().of(value, 0)
+
+
+class _Former:
+    """Make forms; an object that holds itself, and parts beyond ``MANY``, count as one thing."""
+
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
+        self.left = MANY
+
+    def of(self, value: Any, depth: int) -> Any:
+        self.left -= 1
+        if isinstance(value, PLAIN):
+            return type(value), value
+        if isinstance(value, Tensor):
+            return (*_tensor_form(value), _Same(value) if depth else None)
+        if isinstance(value, FUNCTIONS) or (isinstance(value, MethodType) and depth):
+            return _Callable(value)  # a hook's object may change at every step
+        if type(value).__module__ == "numpy" and getattr(value, "nbytes", LARGE) < LARGE:
+            return type(value), str(value.dtype), value.shape, value.tobytes()
+        content = None if depth >= DEEP or self.left < 0 or id(value) in self.seen else _content(value)
+        if content is None:
+            return _Same(value)
+        self.seen.add(id(value))
+        return type(value), tuple((key, self.of(part, depth + 1)) for key, part in content)
+
+
+def _tensor_form(value: Tensor) -> tuple[Any, ...]:
+    stride = value.stride() if value.layout is torch.strided else None
+    return Tensor, value.dtype, value.device, tuple(value.shape), stride, value.requires_grad
 
 
 def _content(value: Any) -> list[tuple[Any, Any]] | None:
     """List the parts of a container or a plain object; None for what counts as one thing."""
+    if isinstance(value, OPAQUE) or value is MISSING:
+        return None
+    if isinstance(value, partial):
+        return [("func", value.func), ("args", value.args), ("keywords", value.keywords)]
+    if isinstance(value, MethodType):
+        return [("function", value.__func__), ("object", value.__self__)]
+    own = list(getattr(value, "__dict__", {}).items())
+    own += [(name, getattr(value, name)) for name in slots(value) if hasattr(value, name)]
     if isinstance(value, dict):
-        return list(value.items())
-    if isinstance(value, (list, tuple)):
-        return list(enumerate(value))
+        return [*value.items(), *own]
+    if isinstance(value, (list, tuple, deque)):
+        return [*enumerate(value), *own]
     if isinstance(value, (set, frozenset)):
         return sorted(((repr(part), part) for part in value), key=lambda item: item[0])
-    if isinstance(value, OPAQUE) or value is MISSING or not hasattr(value, "__dict__"):
-        return None
-    return list(vars(value).items())
+    known = own or hasattr(value, "__dict__") or bool(slots(value))
+    return [*own, *_class_constants(type(value))] if known else None
+
+
+def _class_constants(kind: type) -> list[tuple[str, Any]]:
+    """List the numbers and texts that a class and its bases hold."""
+    held = [item for base in kind.__mro__ for item in vars(base).items()]
+    return [(name, value) for name, value in held if isinstance(value, PLAIN) and not name.startswith("__")]
 
 
 class _Same:
@@ -156,3 +196,10 @@ def _made_of(module: nn.Module) -> tuple[Any, ...]:
     plain = [(key, value if isinstance(value, PLAIN) else id(value)) for key, value in own.items()]
     held = [(key, id(part)) for name in ("_parameters", "_buffers", "_modules") for key, part in own[name].items()]
     return *plain, *held
+
+
+def kinds_and_hooks(modules: Iterable[nn.Module]) -> tuple[frozenset[Any], tuple[int, ...]]:
+    """Give the types and devices of all parameters, and the hooks of all modules, whether read or not."""
+    held = [module.__dict__ for module in modules]
+    kinds = {(p.dtype, p.device) for own in held for p in own["_parameters"].values() if p is not None}
+    return frozenset(kinds), tuple(id(hook) for own in held for name in HOOKS for hook in own[name].values())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from fxkd.capture.held import form_of
 from fxkd.errors import CaptureError
 
 
@@ -32,7 +33,7 @@ class Inputs:
             return given
         if isinstance(given, Tensor):
             return cls((given,))
-        if isinstance(given, Mapping):
+        if isinstance(given, Mapping) and all(isinstance(key, str) for key in given):
             return cls((), dict(given))
         if isinstance(given, tuple):
             return cls(given)
@@ -52,6 +53,7 @@ class Layout:
         kinds: Data type, device and number of dimensions of each tensor: a program may branch on them.
         constants: What else was given, in order.
         is_tensor: For each leaf of the call, whether a tensor stands there.
+        forms: What each constant was made of: an array or object may change in place.
     """
 
     spec: pytree.TreeSpec
@@ -59,6 +61,7 @@ class Layout:
     kinds: tuple[tuple[torch.dtype, torch.device, int], ...]
     constants: tuple[Any, ...]
     is_tensor: tuple[bool, ...]
+    forms: tuple[Any, ...]
 
     @classmethod
     def of(cls, inputs: Inputs, model: nn.Module) -> "Layout":
@@ -73,21 +76,21 @@ class Layout:
                 _refuse_hidden_tensor(value, path)
         tensors = [value for _, value in pairs if isinstance(value, Tensor)]
         constants = tuple(value for _, value in pairs if not isinstance(value, Tensor))
-        return cls(spec, tuple(names), kinds_of(tensors), constants, tuple(isinstance(v, Tensor) for _, v in pairs))
+        is_tensor = tuple(isinstance(value, Tensor) for _, value in pairs)
+        return cls(spec, tuple(names), kinds_of(tensors), constants, is_tensor, tuple(map(form_of, constants)))
 
     def matches(self, spec: pytree.TreeSpec, tensors: list[Tensor], constants: list[Any]) -> bool:
         """Tell whether a call, taken apart by ``split``, has this layout."""
-        return (
-            self.spec == spec
-            and self.kinds == kinds_of(tensors)
-            and len(constants) == len(self.constants)
-            and all(_same(given, kept) for given, kept in zip(constants, self.constants, strict=True))
-        )
+        if self.spec != spec or self.kinds != kinds_of(tensors) or len(constants) != len(self.constants):
+            return False
+        if torch.compiler.is_compiling():  # which cannot look into objects
+            return all(_same(given, kept) for given, kept in zip(constants, self.constants, strict=True))
+        return all(form_of(given) == form for given, form in zip(constants, self.forms, strict=True))
 
     def is_like(self, other: "Layout") -> bool:
         """Tell whether two layouts are of the same form of call."""
         same = (self.spec, self.kinds, self.is_tensor) == (other.spec, other.kinds, other.is_tensor)
-        return same and len(self.constants) == len(other.constants) and all(map(_same, self.constants, other.constants))
+        return same and self.forms == other.forms
 
     def fill(self, tensors: list[Any]) -> Inputs:
         """Make a call of this layout out of ``tensors``."""

@@ -87,7 +87,7 @@ def _holders(model: nn.Module) -> list[Any]:
 def _may_hold(value: Any) -> bool:
     if isinstance(value, NOT_STATE):
         return False
-    return isinstance(value, CONTAINERS) or hasattr(value, "__dict__") or bool(_slots(value))
+    return isinstance(value, CONTAINERS) or hasattr(value, "__dict__") or bool(slots(value))
 
 
 def _parts(value: Any) -> list[Any]:
@@ -101,11 +101,12 @@ def _content(holder: Any) -> Any:
         return dict(holder)
     if isinstance(holder, CONTAINERS):
         return list(holder)
-    own = {name: getattr(holder, name) for name in _slots(holder) if hasattr(holder, name)}
+    own = {name: getattr(holder, name) for name in slots(holder) if hasattr(holder, name)}
     return dict(getattr(holder, "__dict__", {})) | own
 
 
-def _slots(value: Any) -> list[str]:
+def slots(value: Any) -> list[str]:
+    """Name the attributes that live in slots."""
     named = [vars(cls).get("__slots__", ()) for cls in type(value).__mro__]
     names = [name for names in named for name in ([names] if isinstance(names, str) else names)]
     return [name for name in names if name not in ("__dict__", "__weakref__")]
@@ -121,13 +122,13 @@ def _refill(holder: Any, content: Any) -> None:
         holder.clear()
         holder.extend(content) if isinstance(holder, (list, deque)) else holder.update(content)
         return
-    slots = _slots(holder)
-    for name in slots:
+    named = slots(holder)
+    for name in named:
         if name in content:
             setattr(holder, name, content[name])
     if hasattr(holder, "__dict__"):
         holder.__dict__.clear()
-        holder.__dict__.update({name: value for name, value in content.items() if name not in slots})
+        holder.__dict__.update({name: value for name, value in content.items() if name not in named})
 
 
 class Caches:

@@ -12,7 +12,7 @@ from fxkd.capture.blame import blamed
 from fxkd.capture.calls import Named
 from fxkd.capture.captured import Captured, PointName
 from fxkd.capture.discover import Discovery, discover, discover_without_values
-from fxkd.capture.held import held_by
+from fxkd.capture.held import held_by, kinds_and_hooks
 from fxkd.capture.inputs import Inputs, Layout, split
 from fxkd.capture.lines import drawing_line
 from fxkd.capture.plan import Plan
@@ -76,6 +76,7 @@ def capture(
         constants=tape.constants,
         flags=tuple((module, module.training) for module in model.modules()),
         held=held_by(tape.reads),
+        surroundings=kinds_and_hooks(model.modules()),
         kept=tape.attributes,
         functions=tuple((place, held_at(place)) for place, _ in plan.places.values()),
         notes=tuple(tape.notes),

@@ -21,10 +21,11 @@ def expand_pairs(source: Mapping[str, Any], problems: Problems) -> dict[str, Any
     if not isinstance(pairs, list):
         problems.add("pairs", f"is a {type(pairs).__name__}; give a list of pairs")
         return spec
-    if not all(isinstance(spec.get(section) or {}, Mapping) for section in SECTIONS):
+    given = {section: {} if spec.get(section) is None else spec[section] for section in SECTIONS}
+    if not all(isinstance(section, Mapping) for section in given.values()):
         return spec  # said where the sections are read
-    for section in SECTIONS if pairs else ():
-        spec[section] = dict(spec.get(section) or {})
+    for name, section in given.items() if pairs else ():
+        spec[name] = dict(section)
     for index, pair in enumerate(pairs):
         _expand(spec, pair, f"pairs[{index}]", problems)
     return spec
@@ -45,6 +46,8 @@ def _expand(spec: dict[str, Any], pair: Any, where: str, problems: Problems) -> 
     if not isinstance(pair.get("args", {}), Mapping):
         what = type(pair["args"]).__name__
         problems.add(f"{where}.args", f"is a {what}; give a mapping from arguments to references")
+    if not isinstance(pair.get("name", ""), str):
+        problems.add(f"{where}.name", f"is {pair['name']!r}; give a text")
     arguments = _arguments(pair.get("loss"), f"{where}.loss", problems)
     if len(problems.found) > before or arguments is None:
         return

@@ -23,6 +23,7 @@ def sound(spec: Spec, problems: Problems) -> Spec:
     }
     return replace(
         spec,
+        student_loss=False if problems.at("student_loss") else spec.student_loss,
         student_recorders=recorders[True],
         teacher_recorders=recorders[False],
         distill_deliveries=fine("distill_deliveries"),

@@ -77,7 +77,11 @@ class Spec:
     def without_distillation(self) -> "Spec":
         """Give the spec of the student alone: nothing is recorded, delivered or compared, its own loss stays."""
         recorders: dict[str, Any] = {"student_recorders": {}, "teacher_recorders": {}}
-        return replace(self, **recorders, distill_deliveries={}, distill_losses={}, loss_forward_mappings={})
+        args = self.student_loss.args.values() if isinstance(self.student_loss, StudentLoss) else ()
+        read = {value["from_input"] for value in args if value != "from_output"}
+        inputs = tuple(name for name in self.inputs if name in read)
+        losses: dict[str, Any] = {"distill_losses": {}, "loss_forward_mappings": {}, "inputs": inputs}
+        return replace(self, **recorders, **losses, distill_deliveries={})
 
     @classmethod
     def read(cls, source: Union["Spec", Mapping[str, Any], str, Path], problems: Problems) -> "Spec":

@@ -1,8 +1,12 @@
 """What a forward reads from its modules, changed after the capture: never ignored."""
 
 import copy
+from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -135,5 +139,109 @@ def test_forms_differ(one: object, other: object) -> None:
 
 
 def test_of_a_tensor_the_values_are_free() -> None:
-    assert form_of(torch.zeros(2)) == form_of(torch.ones(3))
+    assert form_of(torch.zeros(2)) == form_of(torch.ones(2))
+    assert form_of(torch.zeros(2)) != form_of(torch.zeros(3))
     assert form_of(torch.zeros(2)) != form_of(torch.zeros(2, dtype=torch.float64))
+
+
+class Holder(nn.Module):
+    """Computes with whatever it holds, as the test says."""
+
+    def __init__(self, value: Any, use: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.linear, self.value, self.use = nn.Linear(4, 4), value, use
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.use(self.value, self.linear(x))
+
+
+class Slotted:
+    __slots__ = ("k",)
+
+    def __init__(self) -> None:
+        self.k = 1.0
+
+
+class Stateful:
+    k = 1.0
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return x * self.k
+
+
+class Table(dict[str, float]):
+    k = 1.0
+
+
+def nested() -> Settings:
+    outer = Settings()
+    outer.inner = Settings()
+    outer.inner.inner = Settings()
+    return outer
+
+
+IN_PLACE: dict[str, tuple[Callable[[], Any], Callable[[Any, Tensor], Tensor], Callable[[Any], object]]] = {
+    "a tensor in a list": (lambda: [torch.ones(1)], lambda v, x: x * v[0], lambda v: v.insert(0, torch.zeros(1))),
+    "a tensor on an object": (Settings, lambda v, x: x * v.power, lambda v: setattr(v, "power", torch.tensor(3.0))),
+    "an array": (lambda: np.array([2.0]), lambda v, x: x * float(v[0]), lambda v: v.fill(7.0)),
+    "a deque": (lambda: deque([2.0]), lambda v, x: x * v[0], lambda v: v.appendleft(7.0)),
+    "a long list": (lambda: [2.0] * 500, lambda v, x: x * v[450], lambda v: v.__setitem__(450, 7.0)),
+    "slots": (Slotted, lambda v, x: x * v.k, lambda v: setattr(v, "k", 7.0)),
+    "a dict of its own class": (Table, lambda v, x: x * v.k, lambda v: setattr(v, "k", 7.0)),
+    "far inside": (nested, lambda v, x: x * v.inner.inner.power, lambda v: setattr(v.inner.inner, "power", 7.0)),
+    "behind a method": (lambda: Stateful().scaled, lambda v, x: v(x), lambda v: setattr(v.__self__, "k", 7.0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "use", "change"), IN_PLACE.values(), ids=list(IN_PLACE))
+def test_what_a_module_holds_changes_inside(make: Any, use: Any, change: Any) -> None:
+    student, teacher, batch = Holder(make(), use), Holder(make(), use), torch.randn(3, 4)
+    spec = {"pairs": [{"student": "linear", "teacher": "linear", "loss": {"type": "L2Loss"}}]}
+    distiller = fxkd.prepare(student, teacher, spec, example_inputs=torch.randn(2, 4))
+    before = student(batch)
+    change(student.value)
+    assert not torch.equal(student(batch), before)
+    assert_same(student(batch), distiller(batch).output)
+    assert len(distiller.programs) == 2
+
+
+def test_another_partial_is_another_function() -> None:
+    leaky = nn.functional.leaky_relu
+    student = Holder(partial(leaky, negative_slope=0.1), lambda v, x: v(x))
+    spec = {"pairs": [{"student": "linear", "teacher": "linear", "loss": {"type": "L2Loss"}}]}
+    distiller = fxkd.prepare(student, copy.deepcopy(student), spec, example_inputs=torch.randn(2, 4))
+    student.value = partial(leaky, negative_slope=5.0)
+    batch = torch.randn(3, 4)
+    assert_same(student(batch), distiller(batch).output)
+
+
+class Asked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, by: Any) -> Tensor:
+        return self.linear(x) * float(by[0] if isinstance(by, np.ndarray) else by.power)
+
+
+def change_settings(value: Any) -> None:
+    value.power = 9.0
+
+
+@pytest.mark.parametrize(
+    ("given", "change"), [(np.array([2.0]), lambda value: value.fill(9.0)), (Settings(), change_settings)]
+)
+def test_an_argument_that_changes_in_place(given: Any, change: Callable[[Any], object]) -> None:
+    spec = {"pairs": [{"student": "linear", "teacher": "linear", "loss": {"type": "L2Loss"}}]}
+    distiller, batch = fxkd.prepare(Asked(), Asked(), spec), torch.randn(3, 4)
+    assert_same(distiller.student(batch, given), distiller(batch, given).output)
+    change(given)
+    assert_same(distiller.student(batch, given), distiller(batch, given).output)
+
+
+def test_equal_arguments_need_one_capture() -> None:
+    spec = {"pairs": [{"student": "linear", "teacher": "linear", "loss": {"type": "L2Loss"}}]}
+    distiller, batch = fxkd.prepare(Asked(), Asked(), spec), torch.randn(3, 4)
+    for _ in range(3):
+        distiller(batch, Settings())
+    assert len(distiller.programs) == 1

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -219,6 +220,7 @@ def step(call: Any, student: nn.Module, seed: int) -> Any:
     }
 
 
+@pytest.mark.filterwarnings("ignore::fxkd.errors.SpecWarning")  # a model may have nothing to train
 @settings(max_examples=20)
 @given(programs(), st.booleans(), st.lists(st.integers(2, 5), min_size=2, max_size=3))
 def test_random_models(program: Any, trains: bool, sizes: list[int]) -> None:
