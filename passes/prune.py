@@ -28,11 +28,10 @@ MODES = (
 class Prune(PassBase):
     """Remove every node that the output does not need.
 
-    Needed is what reaches the output; what writes to memory that a needed node reads later; before the last needed node
-    of a model, and anywhere in a model whose own result is returned, its guards and the calls that may leave something
-    behind; and, on the side called ``stateful``, whatever
-    keeps state of its own (running statistics, hooks, named functions): there a training step must do all that a plain
-    one does.
+    Needed is what reaches the output; what writes to memory that a needed node reads later, at the next step too; before
+    the last needed node of a model, and anywhere in a model whose own result is returned, its guards and the calls that
+    may leave something behind; and, on the side called ``stateful``, whatever keeps state of its own (running statistics,
+    hooks, named functions): there a training step must do all that a plain one does.
 
     Args:
         stateful: The side whose state must go on as without fxkd; None prunes state as well.
@@ -68,12 +67,12 @@ def dependencies(graph: fx.Graph) -> "nx.DiGraph[fx.Node]":
 def needed_nodes(graph: fx.Graph, stateful: str | None) -> set[fx.Node]:
     """Give every node that must stay."""
     network, order = dependencies(graph), {node: place for place, node in enumerate(graph.nodes)}
-    state = _state(graph, stateful)
+    state, kept = _state(graph, stateful), _kept_between_steps(graph)
     roots = {node for node in graph.nodes if _always_needed(node, stateful, state)}
     needed: set[fx.Node] = set()
     while roots:
         needed |= _with_ancestors(network, roots)
-        roots = {node for node in graph.nodes if node not in needed and _is_felt(node, needed, order)}
+        roots = {node for node in graph.nodes if node not in needed and _is_felt(node, needed, order, kept)}
     return needed
 
 
@@ -88,6 +87,12 @@ def _state(graph: fx.Graph, stateful: str | None) -> frozenset[int]:
     return frozenset().union(*(node.meta["storages"] for node in held))
 
 
+def _kept_between_steps(graph: fx.Graph) -> frozenset[int]:
+    """Give the memory of all that hangs on a model: what is written there is read at the next step."""
+    held = [node.meta.get("storages", frozenset()) for node in graph.nodes if node.op == "get_attr"]
+    return frozenset().union(*held, *(node.meta.get("reads", frozenset()) for node in graph.nodes))
+
+
 def _always_needed(node: fx.Node, stateful: str | None, state: frozenset[int]) -> bool:
     if node.op in ("output", "placeholder") or node.target in MODES:
         return True
@@ -96,8 +101,8 @@ def _always_needed(node: fx.Node, stateful: str | None, state: frozenset[int]) -
     return bool(node.meta.get("stateful")) or bool(node.meta.get("mutates", frozenset()) & state)
 
 
-def _is_felt(node: fx.Node, needed: set[fx.Node], order: dict[fx.Node, int]) -> bool:
-    """Tell whether a node that gives nothing still matters to a needed node after it."""
+def _is_felt(node: fx.Node, needed: set[fx.Node], order: dict[fx.Node, int], kept: frozenset[int]) -> bool:
+    """Tell whether a node that gives nothing still matters to a needed node after it, or to any at the next step."""
     written: frozenset[int] = node.meta.get("mutates", frozenset())
     has_effect = node.target in GUARDS or bool(node.meta.get("effect"))
     if not written and not has_effect:
@@ -105,7 +110,8 @@ def _is_felt(node: fx.Node, needed: set[fx.Node], order: dict[fx.Node, int]) -> 
     later = [other for other in needed if order[other] > order[node]]
     if has_effect and node.meta.get("side") in {other.meta.get(key) for other in later for key in ("side", "returns")}:
         return True
-    return any(written & _touched(other) for other in later)
+    lasting = written & kept
+    return any(written & _touched(other) for other in later) or any(lasting & _touched(other) for other in needed)
 
 
 def _touched(node: fx.Node) -> frozenset[int]:
