@@ -30,8 +30,8 @@ class Prune(PassBase):
 
     Needed is what reaches the output; what writes to memory that a needed node reads later, at the next step too;
     before the last needed node of a model, and anywhere in a model whose own result is returned, its guards and the
-    calls that may leave something behind; and, on the side called ``stateful``, whatever keeps state of its own (running
-    statistics, hooks, named functions): there a training step must do all that a plain one does.
+    calls that may leave something behind; and, on the side called ``stateful``, whatever keeps state of its own
+    (running statistics, hooks, named functions): there a training step must do all that a plain one does.
 
     Args:
         stateful: The side whose state must go on as without fxkd; None prunes state as well.
