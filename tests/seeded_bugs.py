@@ -151,8 +151,8 @@ BUGS = (
     Bug(
         "writes-pruned",
         "passes/prune.py",
-        "    return any(written & _touched(other) for other in later)\n",
-        "    return False\n",
+        "    lasting = written & kept\n",
+        "    return False\n    lasting = written & kept\n",
         "tests/passes/test_prune.py",
     ),
     Bug(
