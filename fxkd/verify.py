@@ -41,7 +41,13 @@ class Run:
 
 
 def verify(
-    graph: Step, models: Step, parts: Mapping[str, nn.Module], inputs: Sequence[Inputs], *, backward: bool
+    graph: Step,
+    models: Step,
+    parts: Mapping[str, nn.Module],
+    inputs: Sequence[Inputs],
+    *,
+    backward: bool,
+    first_seed: int = 0,
 ) -> None:
     """Compare a step of the graph with a step of the models under hooks; everything is put back.
 
@@ -51,6 +57,7 @@ def verify(
         parts: ``student``, ``connectors``, ``losses`` and the teachers by name.
         inputs: The calls to compare, each from another seed.
         backward: Whether gradients are compared too.
+        first_seed: The seed of the first call; each has the next.
 
     Raises:
         DifferenceError: They differ; says in what and by how much.
@@ -58,7 +65,8 @@ def verify(
         GuardError: The graph is not for these inputs.
         ModelsError: The models do not run on these inputs.
     """
-    for seed, call in enumerate(inputs):
+    for index, call in enumerate(inputs):
+        seed = first_seed + index
         try:
             expected = _run(models, call, parts, seed, backward)
         except Exception as error:
@@ -69,8 +77,8 @@ def verify(
             raise DrawsError(difference)
         if difference:
             raise DifferenceError(
-                f"the graph does not do what the models do: {difference} (inputs {seed + 1} of {len(inputs)}, from the "
-                "same random state). Something in a forward escapes the capture: use backend='eager', and please "
+                f"the graph does not do what the models do: {difference} (inputs {index + 1} of {len(inputs)}, from "
+                "the same random state). Something in a forward escapes the capture: use backend='eager', and please "
                 "report the model; verify=False goes on all the same"
             )
 

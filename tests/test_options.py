@@ -149,6 +149,13 @@ def test_verification_leaves_no_trace() -> None:
     assert all(parameter.grad is None for parameter in student.parameters())
 
 
+def test_the_varied_call_has_another_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr("fxkd.verify.seed_everything", seeds.append)
+    prepared()
+    assert seeds == [0, 0, 1, 1]  # the models and the graph, on the inputs and on their variation
+
+
 def test_a_failed_verification_changes_nothing() -> None:
     student, teacher = Net(), Net().train()
     kept = copy.deepcopy((student.state_dict(), teacher.state_dict()))
