@@ -33,6 +33,19 @@ settings.register_profile("fxkd", deadline=None, derandomize=bool(os.environ.get
 settings.load_profile("fxkd")
 
 
+@pytest.fixture
+def fresh_dynamo() -> Generator[None]:
+    """Nothing that another test compiled, or failed to, is seen in this one."""
+    forget_compiled()
+    yield
+    forget_compiled()
+
+
+def forget_compiled() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
 @pytest.hookimpl(trylast=True)  # after -k and -m, so that only what was asked for is counted
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:

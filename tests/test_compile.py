@@ -1,6 +1,5 @@
 """The whole step as one compiled graph: no graph break, at most one recompilation, the numbers of the eager step."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,11 +14,7 @@ from tests.support.oracle import assert_same, seed_everything, snapshot
 STEPS, BATCHES = 50, (2, 5)
 
 
-@pytest.fixture(autouse=True)
-def fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
 
 
 def prepared(case: Case, spec: str, **options: Any) -> fxkd.Distiller:

@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -452,14 +452,7 @@ def test_a_pickle_gives_the_same(backend: str) -> None:
 # Compilation
 
 
-@pytest.fixture
-def _fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-@pytest.mark.usefixtures("_fresh_dynamo")
+@pytest.mark.usefixtures("fresh_dynamo")
 def test_compiled_equals_eager() -> None:
     eager, compiled = prepared(), prepared(compile={"backend": "aot_eager", "fullgraph": True})
     results = []

@@ -340,6 +340,7 @@ def test_labels_that_are_the_input_itself_are_another_argument() -> None:
     assert_same(student(ids, labels)["loss"], distiller(input_ids=ids, labels=labels).loss)
 
 
+@pytest.mark.usefixtures("fresh_dynamo")
 def test_inside_compile_nothing_is_captured_and_the_error_says_what_to_do() -> None:
     distiller = fxkd.prepare(*pair("add"), SPEC)
     compiled = torch.compile(distiller, backend="eager", fullgraph=True)
@@ -350,9 +351,9 @@ def test_inside_compile_nothing_is_captured_and_the_error_says_what_to_do() -> N
         chain.append(error)
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     assert any(isinstance(one, CaptureError) or "call the distiller once" in str(one) for one in chain)
-    torch._dynamo.reset()
 
 
+@pytest.mark.usefixtures("fresh_dynamo")
 def test_a_guard_that_fails_inside_compile_says_what_to_do() -> None:
     distiller = fxkd.prepare(*pair("greater"), SPEC, example_inputs=(batch(2),))
     compiled = torch.compile(distiller, backend="eager", fullgraph=True)
@@ -360,7 +361,6 @@ def test_a_guard_that_fails_inside_compile_says_what_to_do() -> None:
     with pytest.raises(Exception, match="call the distiller once") as caught:
         compiled(batch(5))
     assert caught.value is not None
-    torch._dynamo.reset()
 
 
 def test_guards_do_not_swallow_the_models_own_errors() -> None:

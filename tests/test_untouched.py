@@ -21,11 +21,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 EVERY = pytest.mark.parametrize("name", OPTIONS)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_dynamo() -> Any:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
 
 
 class Block(nn.Module):

@@ -102,11 +102,11 @@ def test_a_state_dict_and_back() -> None:
     assert_same(distiller(batch()).loss, other(batch()).loss)
 
 
+@pytest.mark.usefixtures("fresh_dynamo")
 @BACKENDS
 @pytest.mark.parametrize("compiled", [False, True])
 def test_weights_assigned_after_prepare_are_trained(backend: str, compiled: bool) -> None:
     """The parameters are other objects then: gradients go to them, and to no others."""
-    torch._dynamo.reset()
     options = {"compile": {"backend": "aot_eager"}} if compiled and backend == "graph" else {}
     distiller = prepared(backend, **options)
     distiller(batch()).loss.backward()

@@ -1,7 +1,6 @@
 """The device of the GPU tests: CUDA, or with ``FXKD_GPU_DRY_RUN=1`` the CPU, to try all but the device itself."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -16,7 +15,5 @@ def device() -> torch.device:
 
 
 @pytest.fixture(autouse=True)
-def fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+def _fresh_dynamo(fresh_dynamo: None) -> None:
+    """Compile anew in every test."""

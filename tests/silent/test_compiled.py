@@ -1,6 +1,6 @@
 """Rows of the silent-failure table: models and parts of models that are compiled already."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,11 +13,7 @@ from tests.support.oracle import assert_same
 BACKENDS = pytest.mark.parametrize("backend", ["graph", "eager"])
 
 
-@pytest.fixture(autouse=True)
-def fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
 
 
 def by_function(model: nn.Module) -> Callable[[Tensor], Tensor]:
