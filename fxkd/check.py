@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from fxkd.adapt import adapt
 from fxkd.auto import sized
 from fxkd.capture import Captured, Inputs, Layout
 from fxkd.capture.discover import ValuesNeededError
-from fxkd.checks import Ran, check_calls, check_models, check_paths
+from fxkd.checks import check_calls, check_paths, read_both, runs
 from fxkd.cost import Cost, costs, count
 from fxkd.errors import FxkdError, Problems, SpecError
 from fxkd.fakes import Stage, needs_values
@@ -32,7 +33,7 @@ from fxkd.watch import never_on_values
 
 def check(
     student: nn.Module,
-    teacher: nn.Module,
+    teacher: nn.Module | Mapping[str, nn.Module] | None,
     spec: Spec | Mapping[str, Any] | str | Path,
     example_inputs: Any,
     *,
@@ -47,7 +48,7 @@ def check(
 
     Args:
         student: The model to train.
-        teacher: The model to learn from.
+        teacher: The model to learn from, several by name, or None for a student that is its own teacher.
         spec: As for ``prepare``; ``connector: auto`` is sized.
         example_inputs: Arguments for both models, and the spec's own ``inputs`` among the keywords: a tuple of
             positionals, a dict of keywords, ``fxkd.Inputs`` or one tensor; or a list of several such, of which the
@@ -76,15 +77,12 @@ def check(
     Pruned: teacher 1
     """
     problems = Problems()
-    check_models(student, teacher, problems)
-    are_models = not problems.found
-    read = Spec.read(spec, problems)
-    is_read = not problems.found or read != Spec()
-    check_paths(student, teacher, read, problems)
+    one, read, are_models, is_read = read_both(student, teacher, spec, problems)
+    check_paths(student, one, read, problems)
     if not are_models or not is_read:
         return Report(problems=tuple(problems.found))
     with torch.compiler.set_stance("force_eager"):
-        return _Checking(student, teacher, read, problems, return_records).report(example_inputs)
+        return _Checking(student, one, read, problems, return_records).report(example_inputs)
 
 
 def _note(step: Callable[[], Any], problems: Problems, where: str = "") -> Any:
@@ -102,11 +100,11 @@ class _Checking:
     """One check, step by step; each adds to the problems."""
 
     def __init__(
-        self, student: nn.Module, teacher: nn.Module, spec: Spec, problems: Problems, return_records: bool
+        self, student: nn.Module, teacher: nn.Module | None, spec: Spec, problems: Problems, return_records: bool
     ) -> None:
         self.student, self.teacher, self.spec, self.problems = student, teacher, sound(spec, problems), problems
-        self.reads_teacher = spec.reads_teacher
-        self.models = {"student": student, "teacher": teacher}
+        self.reads_teacher = spec.reads_teacher and teacher is not None
+        self.models = {"student": student} | ({} if teacher is None else {"teacher": teacher})
         self.return_records = return_records
         self.unseen: list[str] = []
         self.remarks = unmeant(spec, return_records=return_records) if not problems.found else []
@@ -120,13 +118,13 @@ class _Checking:
             self._modules()
             return self._told()
         inputs = model_inputs(calls[0], self.spec)
-        ran = [Ran(self.models[side.name], side, inputs) for side in sides]
+        ran = runs(self.student, self.teacher, sides, inputs, self.spec)
         with never_on_values():
-            check_calls(ran[0], ran[1] if ran[1:] else None, self.spec, self.problems)
+            check_calls(*ran, self.spec, self.problems)
         self.spec = sized(self.spec, lookup_in(sides, self.spec), self.problems)
         flow = Flow(
             student=sides[0],
-            teacher=sides[1] if sides[1:] else None,
+            teacher=None if ran[1] is None else ran[1].captured,
             spec=self.spec,
             modules=self._modules(),
             given=self._given(calls[0]),
@@ -157,11 +155,12 @@ class _Checking:
         """Sketch the student, and the teacher if it is asked anything; nothing if one cannot be."""
         sides: list[Captured] = []
         with ExitStack() as stack:
-            stack.enter_context(in_mode(self.teacher, nn.Module.eval))
+            if self.teacher is not None:
+                stack.enter_context(in_mode(self.teacher, nn.Module.eval))
             if not self.student.training:
                 stack.enter_context(training(self.student))
             layout = _note(lambda: Layout.of(inputs, self.student), self.problems)
-            teacher = [(self.teacher, capture_teacher)] if self.reads_teacher else []
+            teacher = [(self.models["teacher"], capture_teacher)] if self.reads_teacher else []
             for model, capture in ((self.student, capture_student), *teacher):
                 try:
                     if layout is not None:
@@ -186,6 +185,12 @@ class _Checking:
         chosen = {name: config for name, config in self.spec.connectors.items() if not is_auto(config)}
         with self.stage.mode:
             connectors, losses, own = build_each(replace(self.spec, connectors=chosen), self._not_built)
+            adapt(
+                connectors,
+                self.spec,
+                {True: self.student, False: self.student if self.teacher is None else self.teacher},
+                self.problems,
+            )
         return {"connectors": connectors, "losses": losses} | ({"student_loss": own} if own is not None else {})
 
     def _not_built(self, where: str, error: SpecError) -> None:

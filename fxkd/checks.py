@@ -1,6 +1,6 @@
 """Checks that need the models: every point is there and is called, every delivery fits. All problems in one report."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from fxkd.capture import Captured, Inputs, PointName
 from fxkd.errors import PointError, Problems
 from fxkd.points import find_function, find_method, find_module, find_parameter
 from fxkd.spec import Recorder, Reference, Spec, StudentLoss
+from fxkd.teachers import one_teacher, teachers_in, what_it_is
 from fxkd.unreached import why_unreached
 
 PATH_KEYS = {"ModuleOutputs": "source", "FunctionOutputs": "func_path", "MethodOutputs": "method_path"}
@@ -18,20 +19,51 @@ PATH_KEYS = {"ModuleOutputs": "source", "FunctionOutputs": "func_path", "MethodO
 
 def check_models(student: object, teacher: object, problems: Problems) -> None:
     """Refuse what is no model, and one object in both places."""
-    for name, model in (("student", student), ("teacher", teacher)):
-        if not isinstance(model, nn.Module):
-            what = f"a {type(model).__name__}"
-            if isinstance(model, type):
-                what = f"the class {model.__name__} and no object of it"
-            problems.add(name, f"is {what}; give an nn.Module")
-    if student is teacher and isinstance(student, nn.Module):
-        problems.add("teacher", "is the student itself; give another module (copy.deepcopy makes one)")
+    if not isinstance(student, nn.Module):
+        problems.add("student", f"is {what_it_is(student)}; give an nn.Module")
+    if isinstance(teacher, nn.Module) and any(student is one for one in teachers_in(teacher).values()):
+        problems.add(
+            "teacher",
+            "is the student itself; give another module (copy.deepcopy makes one), or None for a student that learns "
+            "from itself",
+        )
+
+
+def read_both(
+    student: object, teacher: object, source: Any, problems: Problems
+) -> tuple[nn.Module | None, Spec, bool, bool]:
+    """Read what stands for the teacher, and the spec; tell also whether there are models, and whether a spec was read.
+
+    Several teachers become one module, and the spec of a student without a teacher has it learn from itself.
+    """
+    one = one_teacher(teacher, problems)
+    check_models(student, one, problems)
+    are_models = not problems.found
+    spec = Spec.read(source, problems)
+    is_read = not problems.found or spec != Spec()
+    if teacher is not None and spec.self_distillation:
+        problems.add("self_distillation", "is true, but there is a teacher; give prepare teacher=None, or take it out")
+    if teacher is None:
+        spec = spec.self_taught()
+    if teacher is None and spec.distill_deliveries:
+        problems.add("distill_deliveries", "there is no other model to deliver to: the student is its own teacher")
+    return one, spec, are_models, is_read
+
+
+def runs(
+    student: nn.Module, teacher: nn.Module | None, sides: Sequence[Captured], inputs: Inputs, spec: Spec
+) -> tuple["Ran", "Ran | None"]:
+    """Give the runs of student and teacher; a student that is its own teacher has one, an idle teacher none."""
+    of_student = Ran(student, sides[0], inputs)
+    if teacher is None or len(sides) == 1:
+        return of_student, of_student if spec.self_distillation else None
+    return of_student, Ran(teacher, sides[1], inputs)
 
 
 def check_paths(student: object, teacher: object, spec: Spec, problems: Problems) -> None:
     """Check that every path of the spec names something, and that there is anything to do at all."""
     recorders_of = {"student_recorders": (student, spec.student_recorders)}
-    recorders_of["teacher_recorders"] = (teacher, spec.teacher_recorders)
+    recorders_of["teacher_recorders"] = (student if spec.self_distillation else teacher, spec.teacher_recorders)
     for section, (model, recorders) in recorders_of.items():
         for name, recorder in recorders.items():
             check_path(model, point_of(recorder), f"{section}.{name}.source", problems)
@@ -101,8 +133,10 @@ def check_calls(student: Ran, teacher: Ran | None, spec: Spec, problems: Problem
     for loss, mapping in spec.loss_forward_mappings.items():
         for argument, reference in mapping.items():
             side = student if reference.from_student else teacher
-            if side is not None and reference.recorder is not None:
-                _check_index(reference, side, spec, f"loss_forward_mappings.{loss}.{argument}", problems)
+            for name in reference.recorders:
+                if side is None:
+                    continue
+                _check_index(name, reference, side, spec, f"loss_forward_mappings.{loss}.{argument}", problems)
 
 
 def check_records(side: Ran, section: str, recorders: Mapping[str, Recorder], problems: Problems) -> None:
@@ -161,9 +195,8 @@ def _form(value: Any) -> str:
     return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
 
 
-def _check_index(reference: Reference, side: Ran, spec: Spec, where: str, problems: Problems) -> None:
-    recorders = spec.student_recorders if reference.from_student else spec.teacher_recorders
-    recorder = recorders[str(reference.recorder)]
+def _check_index(name: str, reference: Reference, side: Ran, spec: Spec, where: str, problems: Problems) -> None:
+    recorder = (spec.student_recorders if reference.from_student else spec.teacher_recorders)[name]
     calls = side.calls(point_of(recorder))
     if calls and not -len(calls) <= reference.record_idx < len(calls):
         problems.add(

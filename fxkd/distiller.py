@@ -9,18 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from fxkd.adapt import adapt
 from fxkd.capture import Inputs
 from fxkd.eager_backend import EagerBackend
-from fxkd.errors import CaptureError, DifferenceError, GuardError, SpecError
+from fxkd.errors import CaptureError, DifferenceError, GuardError, Problems, SpecError
 from fxkd.graph_backend import GraphBackend, drawn_decision
 from fxkd.observe import model_inputs, training
 from fxkd.options import Options
 from fxkd.output import DistillOutput
 from fxkd.program import Program, build
+from fxkd.progress import Progress
 from fxkd.signature import signature_of, with_signature
 from fxkd.spec import Spec
-from fxkd.spec.build import build_parts
+from fxkd.spec.build import build_parts, scheduled
 from fxkd.summary import summary
+from fxkd.teachers import teachers_in
 from fxkd.unmeant import Warner, unmeant
 from fxkd.verify import DrawsError, ModelsError, more_rows, other_rows, verify
 
@@ -47,15 +50,21 @@ class Distiller(nn.Module):
     0.0
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, spec: Spec, options: Options) -> None:
+    def __init__(self, student: nn.Module, teacher: nn.Module | None, spec: Spec, options: Options) -> None:
         super().__init__()
         self.student = student
+        if spec.teacher_trainable:
+            self.teacher = teacher
         self.connectors, self.losses, self.student_loss = build_parts(spec)
         self.spec, self.options = spec, options
         self.notes: list[str] = []
-        self._beside = {"teacher": teacher}  # in a dict, so that torch does not take the teacher for a part
+        # In a dict, so that torch does not take a frozen teacher for a part.
+        self._beside = {"teacher": teacher} if teacher is not None and not spec.teacher_trainable else {}
+        moving = scheduled(spec, self.connectors, self.losses, self.student_loss)
+        if moving or spec.stop_epoch is not None:
+            self.progress = Progress(moving, spec.stop_epoch)
         self._running: GraphBackend | EagerBackend | None = None
-        self._is_stopped, self._warn = False, Warner()
+        self._was_stopped, self._ran_stopped, self._warn = False, False, Warner()
         for part in (self.connectors, self.losses):
             part.train(student.training)
         self.training = student.training  # the student's own flags stay as they are, frozen parts included
@@ -63,8 +72,13 @@ class Distiller(nn.Module):
 
     @property
     def teachers(self) -> dict[str, nn.Module]:
-        """The teachers by name; they are no part of ``parameters()`` or ``state_dict()``."""
-        return dict(self._beside)
+        """The teachers by name; frozen, they are no part of ``parameters()`` or ``state_dict()``."""
+        return teachers_in(self._teacher)
+
+    @property
+    def _teacher(self) -> nn.Module | None:
+        """What teaches as one module."""
+        return self._modules.get("teacher", self._beside.get("teacher"))
 
     def forward(self, *args: Any, **kwargs: Any) -> DistillOutput:
         """Run teacher, student, connectors and losses on one batch.
@@ -78,15 +92,26 @@ class Distiller(nn.Module):
         return DistillOutput({**result, "records": records})
 
     def step(self) -> None:
-        """Tell every loss and connector that has a ``step()`` that an epoch, or what you count in, is over."""
+        """Tell that an epoch, or what you count in, is over.
+
+        Schedules go on, every loss and connector that has a ``step()`` is told, and at the spec's ``stop_epoch`` the
+        distillation ends. Where there are schedules the state dict holds how far they are.
+        """
         for part in (*self.connectors.children(), *self.losses.children()):
             advance = getattr(part, "step", None)
             if callable(advance):
                 advance()
+        if "progress" in self._modules:
+            self.progress.advance()
 
     def stop(self) -> None:
         """End the distillation: from now on the teacher does not run and only the student's own loss is left."""
-        self._is_stopped, self._running = True, None
+        self._was_stopped = True
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the distillation has ended: by ``stop()``, or at the spec's ``stop_epoch``."""
+        return self._was_stopped or ("progress" in self._modules and self.progress.is_over)
 
     def capture(self, *calls: Inputs) -> None:
         """Capture both models now, in the mode they are in, and a student in eval mode also as it trains; then verify.
@@ -144,7 +169,7 @@ class Distiller(nn.Module):
             verify,
             lambda call: self._step(steps, call),
             lambda call: self._step(self._eager(), call),
-            {"student": self.student, "connectors": self.connectors, "losses": self.losses} | self.teachers,
+            {name: part for name, part in self._parts().items() if name != "student_loss"},
             backward=self.options.verify == "backward",
         )
         try:
@@ -170,8 +195,8 @@ class Distiller(nn.Module):
         )
 
     def _steps(self) -> GraphBackend | EagerBackend:
-        if self._running is None:
-            self._running = self._start()
+        if self._running is None or self._ran_stopped != self.is_stopped:
+            self._running, self._ran_stopped = self._start(), self.is_stopped
         return self._running
 
     def _start(self) -> GraphBackend | EagerBackend:
@@ -180,14 +205,14 @@ class Distiller(nn.Module):
         return self._backend(self.options.compile_options(self.student))
 
     def _backend(self, compile_options: dict[str, Any] | None, **how: Any) -> GraphBackend:
-        return GraphBackend(partial(self._make(), **how), self.student, compile_options, tuple(self.teachers.values()))
+        return GraphBackend(partial(self._make(), **how), self.student, compile_options, _given(self._teacher))
 
     def _make(self) -> Callable[..., Program]:
-        options, teacher = self.options, self._beside["teacher"]
+        options = self.options
         return partial(
             build,
             self.student,
-            teacher,
+            self._teacher,
             self._parts(),
             self._active_spec(),
             clone_records=options.clone_records,
@@ -197,16 +222,17 @@ class Distiller(nn.Module):
         )
 
     def _eager(self) -> EagerBackend:
-        options, teacher = self.options, self._beside["teacher"]
-        given = (self.student, teacher, self._parts(), self._active_spec())
+        options = self.options
+        given = (self.student, self._teacher, self._parts(), self._active_spec())
         return EagerBackend(*given, options.clone_records, options.return_records)
 
     def _parts(self) -> dict[str, nn.Module]:
-        modules = {"student": self.student, "connectors": self.connectors, "losses": self.losses} | self.teachers
-        return modules | ({} if self.student_loss is None else {"student_loss": self.student_loss})
+        modules = {"student": self.student, "teacher": self._teacher, "connectors": self.connectors}
+        modules |= {"losses": self.losses, "student_loss": self.student_loss}
+        return {name: module for name, module in modules.items() if module is not None}
 
     def _active_spec(self) -> Spec:
-        return self.spec.without_distillation() if self._is_stopped else self.spec
+        return self.spec.without_distillation() if self.is_stopped else self.spec
 
     def _step(self, steps: GraphBackend | EagerBackend, call: Inputs) -> dict[str, Any]:
         kwargs = dict(call.kwargs)
@@ -215,13 +241,28 @@ class Distiller(nn.Module):
         return steps.step(call.args, kwargs, extra)
 
     def freeze_teachers(self) -> None:
-        """Put each teacher in its mode, without gradients; what it shares with the student stays as it is."""
+        """Put the teacher in its mode, a frozen one without gradients; what it shares with the student stays."""
         shared = set(map(id, self.student.parameters()))
-        for teacher in self._beside.values():
+        for teacher in _given(self._teacher):
             self.options.set_mode(teacher)
+        for teacher in self._beside.values():
             for parameter in teacher.parameters():
                 if id(parameter) not in shared:
                     parameter.requires_grad_(False)
+
+    def adapt_connectors(self) -> None:
+        """Let each connector that adapts to what it is put behind look at the module there."""
+        problems = Problems(dict(self.spec.lines))
+        models = {True: self.student, False: self.student if self._teacher is None else self._teacher}
+        adapt(self.connectors, self.spec, models, problems)
+        problems.raise_if_any()
+
+    def train(self, mode: bool = True) -> "Distiller":
+        """Set the mode of the student, and of a teacher that trains as far as ``teacher_mode`` lets it; return self."""
+        super().train(mode)
+        if "teacher" in self._modules and (mode or self.options.teacher_mode == "eval"):
+            self.options.set_mode(self._modules["teacher"])  # type: ignore[arg-type]
+        return self
 
     def warn_of_unmeant(self) -> None:
         """Warn of what the spec holds without use."""
@@ -241,7 +282,7 @@ class Distiller(nn.Module):
         where = "the student is on CUDA" if compiled else "the student is not on CUDA"
         why = f" ({where})" if self.options.compile == "auto" else ""
         how = [f"backend: {self.options.backend}, {'compiled' if compiled else 'not compiled'}{why}", *self.notes]
-        return [*how, "stopped: the teacher does not run"] if self._is_stopped else how
+        return [*how, "stopped: the teacher does not run"] if self.is_stopped else how
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
         """Move the teacher along; graphs, which hold devices and types, are captured anew."""
@@ -279,6 +320,10 @@ class Distiller(nn.Module):
         memo[id(self)] = new
         new.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return new
+
+
+def _given(teacher: nn.Module | None) -> tuple[nn.Module, ...]:
+    return () if teacher is None else (teacher,)
 
 
 def _takes(compare: Callable[..., None], vary: Callable[[Inputs], Inputs], call: Inputs) -> bool:

@@ -1,7 +1,7 @@
 """Run the same spec without a graph: patches and hooks around the models' own forward, in place only while they run."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from fxkd.eager import DistillDeliveryManager, ParameterRecorder, RecorderManage
 from fxkd.errors import CaptureError, PointError
 from fxkd.passes.insert_losses import add_losses, mean_of, no_argument, returned_losses
 from fxkd.patcher import patched
+from fxkd.records import detached
 from fxkd.spec import Delivery, Recorder, Reference, Spec, StudentLoss
 from fxkd.spec.vocabulary import DELIVERIES
 
@@ -23,7 +24,8 @@ class EagerBackend:
 
     Args:
         student: Runs second, with gradients; its deliveries are overridden.
-        teacher: Runs first, without gradients, if the spec asks anything of it.
+        teacher: Runs first, if the spec asks anything of it, without gradients unless it is to have them; None if the
+            student is its own.
         modules: ``connectors``, ``losses`` and ``student_loss``.
         spec: What to record, deliver and compare.
         clone_records: Whether a record holds the value at its point (True) or what later becomes of it.
@@ -33,7 +35,7 @@ class EagerBackend:
     def __init__(
         self,
         student: nn.Module,
-        teacher: nn.Module,
+        teacher: nn.Module | None,
         modules: Mapping[str, Any],
         spec: Spec,
         clone_records: bool,
@@ -48,14 +50,17 @@ class EagerBackend:
         for delivery in deliveries.deliveries.values():
             delivery.clone = self.clone_records
         of_teacher = self._recorders(self.spec.teacher_recorders, "teacher_recorders")
-        if self.spec.reads_teacher:
-            with torch.no_grad():
-                self._run(self.teacher, of_teacher, deliveries, args, kwargs)
+        taught = None
+        if self.teacher is not None and self.spec.reads_teacher:
+            with _gradients(self.spec.teacher_grad):
+                taught = self._run(self.teacher, (of_teacher,), deliveries, args, kwargs)
         deliveries.override_data = True
         of_student = self._recorders(self.spec.student_recorders, "student_recorders")
-        output = self._run(self.student, of_student, deliveries, args, kwargs)
+        recorders = (of_student, of_teacher) if self.spec.self_distillation else (of_student,)
+        with _gradients(self.spec.student_trainable):
+            output = self._run(self.student, recorders, deliveries, args, kwargs)
         given = Given(self.student, args, kwargs, extra)
-        return self._result(output, {True: of_student, False: of_teacher}, given)
+        return self._result(output, taught, {True: of_student, False: of_teacher}, given)
 
     def _recorders(self, recorders: Mapping[str, Recorder], where: str) -> RecorderManager:
         configs = {name: {"type": recorder.type, "source": recorder.source} for name, recorder in recorders.items()}
@@ -67,19 +72,25 @@ class EagerBackend:
     def _run(
         self,
         model: nn.Module,
-        recorders: RecorderManager,
+        managers: tuple[RecorderManager, ...],
         deliveries: DistillDeliveryManager,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
         if not torch.compiler.is_compiling():
             refuse_call("student" if model is self.student else "teacher", model, Inputs(args, kwargs))
-        recorders.initialize(model)
         deliveries.initialize(model)
-        with recorders, deliveries, _uncompiled(), _no_record_without_gradients(recorders):
-            return model(*args, **kwargs)
+        with ExitStack() as stack:
+            for recorders in managers:
+                recorders.initialize(model)
+                stack.enter_context(recorders)
+                stack.enter_context(_no_record_without_gradients(recorders))
+            with deliveries, _uncompiled():
+                return model(*args, **kwargs)
 
-    def _result(self, output: Any, recorders: dict[bool, RecorderManager], given: "Given") -> dict[str, Any]:
+    def _result(
+        self, output: Any, taught: Any, recorders: dict[bool, RecorderManager], given: "Given"
+    ) -> dict[str, Any]:
         losses = {}
         for name, mapping in self.spec.loss_forward_mappings.items():
             arguments = {
@@ -88,10 +99,12 @@ class EagerBackend:
             }
             losses[name] = mean_of(self.modules["losses"][name](**arguments), f"distill_losses.{name}")
         own = self._own_loss(output, given)
+        of_teacher = self._own_loss(taught, given, always=True) if self.spec.teacher_trainable else None
         trained = [loss for name, loss in losses.items() if "loss" in name]
         distilled = [add_losses(trained)] if trained else []
-        total = [*([own] if own is not None else []), *distilled]
-        return {
+        total = [*(loss for loss in (own, of_teacher) if loss is not None), *distilled]
+        extra = {"teacher_loss": of_teacher} if self.spec.teacher_trainable else {}
+        return extra | {
             "loss": add_losses(total) if total else None,
             "student_loss": own,
             "losses": losses,
@@ -102,8 +115,13 @@ class EagerBackend:
     def _value(self, reference: Reference, recorders: dict[bool, RecorderManager], given: "Given", where: str) -> Any:
         if reference.from_input is not None:
             return given.named(reference.from_input, where)
-        recorder = recorders[bool(reference.from_student)].get_recorder(str(reference.recorder))
-        value = recorder.get_record_data(reference.record_idx, reference.data_idx)
+        value = self._connected(reference, recorders[bool(reference.from_student)], where)
+        return detached(value) if reference.detach else value
+
+    def _connected(self, reference: Reference, manager: RecorderManager, where: str) -> Any:
+        value = reference.of_records(
+            lambda name: manager.get_recorder(name).get_record_data(reference.record_idx, reference.data_idx)
+        )
         if reference.connector is not None:
             value = self.modules["connectors"][reference.connector](value)
         if reference.connector_idx is None:
@@ -114,16 +132,21 @@ class EagerBackend:
             what = f"is {reference.connector_idx}, but the connector gives a {type(value).__name__}"
             raise PointError(f"{where}.connector_idx: {what} without such a part") from None
 
-    def _own_loss(self, output: Any, given: "Given") -> Any:
+    def _own_loss(self, output: Any, given: "Given", *, always: bool = False) -> Any:
         own = self.spec.student_loss
         if isinstance(own, StudentLoss):
             args = {
                 name: output if v == "from_output" else given.named(v["from_input"], f"student_loss.args.{name}")
                 for name, v in own.args.items()
             }
-            return self.modules["student_loss"](**args) * own.weight
-        found = [mean_of(value) for value in returned_losses(output).values()] if own else []
+            return mean_of(self.modules["student_loss"](**args), "student_loss")
+        found = [mean_of(value) for value in returned_losses(output).values()] if own or always else []
         return add_losses(found) if found else None
+
+
+def _gradients(wanted: bool) -> AbstractContextManager[Any]:
+    """Turn gradients off unless they are wanted; where they are off they stay off."""
+    return nullcontext() if wanted else torch.no_grad()
 
 
 @contextmanager

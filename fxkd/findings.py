@@ -168,7 +168,7 @@ def _source(reference: Reference) -> str:
     side = "student" if reference.from_student else "teacher"
     index = f" call {reference.record_idx}" if reference.record_idx else ""
     part = f" [{reference.data_idx!r}]" if reference.data_idx is not None else ""
-    return f"{side} {reference.recorder}{index}{part}"
+    return f"{side} {', '.join(reference.recorders)}{index}{part}"
 
 
 def _form(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Look at the records of two models before anything is built on them, for connectors that are chosen by shape."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from fxkd.capture import Captured, Inputs, Layout
 from fxkd.capture.blame import blamed
 from fxkd.capture.discover import ValuesNeededError
 from fxkd.capture.preserve import preserved
-from fxkd.checks import Ran, check_calls, point_of
+from fxkd.checks import check_calls, point_of, runs
 from fxkd.eager import ParameterRecorder, RecorderManager
 from fxkd.errors import CaptureError, PointError, Problems, SpecError
 from fxkd.records import pick
@@ -22,7 +22,11 @@ from fxkd.spec import Recorder, Reference, Spec
 
 
 def with_connectors(
-    student: nn.Module, teacher: nn.Module, spec: Spec, calls: Sequence[Inputs], set_mode: Callable[[nn.Module], Any]
+    student: nn.Module,
+    teacher: nn.Module | None,
+    spec: Spec,
+    calls: Sequence[Inputs],
+    set_mode: Callable[[nn.Module], Any],
 ) -> Spec:
     """Choose every connector that is ``auto``; both models are left as they were.
 
@@ -30,7 +34,7 @@ def with_connectors(
 
     Args:
         student: The model that learns.
-        teacher: The model it learns from.
+        teacher: The model it learns from; None if it is its own.
         spec: What has connectors to be chosen.
         calls: Example inputs.
         set_mode: Puts the teacher in the mode in which it will run.
@@ -42,7 +46,7 @@ def with_connectors(
     if not calls:
         refuse_unsized(spec)
     inputs = model_inputs(calls[0], spec)
-    with in_mode(teacher, set_mode):
+    with in_mode(teacher, set_mode) if teacher is not None else nullcontext():
         try:
             lookup = _of_graphs(student, teacher, spec, inputs)
         except CaptureError:
@@ -69,15 +73,14 @@ def model_inputs(inputs: Inputs, spec: Spec) -> Inputs:
     return Inputs(inputs.args, {name: value for name, value in inputs.kwargs.items() if name not in spec.inputs})
 
 
-def _of_graphs(student: nn.Module, teacher: nn.Module, spec: Spec, inputs: Inputs) -> Lookup:
+def _of_graphs(student: nn.Module, teacher: nn.Module | None, spec: Spec, inputs: Inputs) -> Lookup:
     layout = Layout.of(inputs, student)
     try:
         sides = capture_sides(student, teacher, spec, inputs, layout, sketch=True)
     except ValuesNeededError:
         sides = capture_sides(student, teacher, spec, inputs, layout)
-    problems, (of_student, *of_teacher) = Problems(dict(spec.lines)), sides
-    ran = [Ran(teacher, side, inputs) for side in of_teacher]
-    check_calls(Ran(student, of_student, inputs), ran[0] if ran else None, spec, problems)
+    problems = Problems(dict(spec.lines))
+    check_calls(*runs(student, teacher, sides, inputs, spec), spec, problems)
     problems.raise_if_any()
     return lookup_in(sides, spec)
 
@@ -86,26 +89,34 @@ def lookup_in(sides: Sequence[Captured], spec: Spec) -> Lookup:
     """Give what finds the value of a record in the captures, the student's first."""
 
     def lookup(reference: Reference, where: str) -> Any:
-        captured = sides[0 if reference.from_student else 1]
+        captured = sides[0 if reference.from_student else -1]
         recorders = spec.student_recorders if reference.from_student else spec.teacher_recorders
-        calls = captured.calls(point_of(recorders[str(reference.recorder)]))
-        if not -len(calls) <= reference.record_idx < len(calls):
-            raise SpecError(["the record is not there, so 'auto' has no size"])
-        return _picked(calls[reference.record_idx].meta["val"], reference, where)
+
+        def of(name: str) -> Any:
+            calls = captured.calls(point_of(recorders[name]))
+            if not -len(calls) <= reference.record_idx < len(calls):
+                raise SpecError(["the record is not there, so 'auto' has no size"])
+            return _picked(calls[reference.record_idx].meta["val"], reference, where)
+
+        return reference.of_records(of)
 
     return lookup
 
 
-def _of_run(student: nn.Module, teacher: nn.Module, spec: Spec, inputs: Inputs) -> Lookup:
+def _of_run(student: nn.Module, teacher: nn.Module | None, spec: Spec, inputs: Inputs) -> Lookup:
     """Record both models once on values."""
     records = {
         True: _recorded(student, spec.student_recorders, "student", inputs),
-        False: _recorded(teacher, spec.teacher_recorders, "teacher", inputs),
+        False: _recorded(student if teacher is None else teacher, spec.teacher_recorders, "teacher", inputs),
     }
 
     def lookup(reference: Reference, where: str) -> Any:
-        recorder = records[bool(reference.from_student)].get_recorder(str(reference.recorder))
-        return _picked(recorder.get_record_data(reference.record_idx, None), reference, where)
+        manager = records[bool(reference.from_student)]
+
+        def of(name: str) -> Any:
+            return _picked(manager.get_recorder(name).get_record_data(reference.record_idx, None), reference, where)
+
+        return reference.of_records(of)
 
     return lookup
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,10 +11,11 @@ from torch.fx.passes.infra.pass_base import PassBase
 from torch.nn.modules.batchnorm import _NormBase
 
 from fxkd.errors import Problems, did_you_mean
+from fxkd.spec import Spec
 
 BACKENDS = ("graph", "eager")
 VERIFY = ("backward", "forward", False)
-TEACHER_MODES = ("eval", "train", "norm_eval", "own")
+TEACHER_MODES = (None, "eval", "train", "norm_eval", "own")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +25,7 @@ class Options:
     backend: str = "graph"
     compile: Any = "auto"
     verify: Any = "backward"
-    teacher_mode: str = "eval"
+    teacher_mode: str | None = None
     clone_records: bool = True
     return_records: bool = False
     passes: Iterable[PassBase] | None = None
@@ -32,10 +33,10 @@ class Options:
     def check(self, problems: Problems) -> None:
         """Note every option that means nothing."""
         for name, known in (("backend", BACKENDS), ("verify", VERIFY), ("teacher_mode", TEACHER_MODES)):
-            value = getattr(self, name)
+            value, choices = getattr(self, name), [choice for choice in known if choice is not None]
             if not any(type(value) is type(choice) and value == choice for choice in known):
-                there = ", ".join(map(repr, known))
-                problems.add(name, f"is {value!r}; there is {there}." + did_you_mean(str(value), map(str, known)))
+                there = ", ".join(map(repr, choices))
+                problems.add(name, f"is {value!r}; there is {there}." + did_you_mean(str(value), map(str, choices)))
         for name in ("clone_records", "return_records"):
             if not isinstance(getattr(self, name), bool):
                 problems.add(name, f"is {getattr(self, name)!r}; give True or False")
@@ -69,11 +70,16 @@ class Options:
         wanted = any(p.is_cuda for p in student.parameters()) if self.compile == "auto" else self.compile
         return {} if wanted else None
 
+    def for_spec(self, spec: Spec) -> "Options":
+        """Let the spec decide what is left open; a teacher that trains is by default in train mode."""
+        by_default = "train" if spec.teacher_trainable else "eval"
+        return replace(self, teacher_mode=self.teacher_mode or spec.teacher_mode or by_default)
+
     def set_mode(self, teacher: nn.Module) -> None:
-        """Put a teacher in the mode that ``teacher_mode`` asks for."""
+        """Put a teacher in the mode that ``teacher_mode`` asks for: eval, if it asks for none."""
         if self.teacher_mode == "own":
             return
-        teacher.train(self.teacher_mode != "eval")
+        teacher.train(self.teacher_mode in ("train", "norm_eval"))
         if self.teacher_mode == "norm_eval":
             for module in teacher.modules():
                 if isinstance(module, _NormBase):

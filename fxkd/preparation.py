@@ -9,9 +9,10 @@ from torch import nn
 from torch.fx.passes.infra.pass_base import PassBase
 
 from fxkd.auto import auto_connectors
-from fxkd.checks import check_models, check_paths
+from fxkd.checkpoints import load_parts, loaded
+from fxkd.checks import check_paths, read_both
 from fxkd.distiller import Distiller
-from fxkd.errors import Problems
+from fxkd.errors import Problems, SpecError, did_you_mean
 from fxkd.observe import example_calls, with_connectors
 from fxkd.options import Options
 from fxkd.spec import Spec
@@ -19,26 +20,26 @@ from fxkd.spec import Spec
 
 def prepare(
     student: nn.Module,
-    teacher: nn.Module,
+    teacher: nn.Module | Mapping[str, nn.Module] | None,
     spec: Spec | Mapping[str, Any] | str | Path,
     *,
     example_inputs: Any = None,
     backend: Literal["graph", "eager"] = "graph",
     compile: Literal["auto"] | bool | dict[str, Any] = "auto",  # the word torch uses
     verify: Literal["backward", "forward", False] = "backward",
-    teacher_mode: Literal["eval", "train", "norm_eval", "own"] = "eval",
+    teacher_mode: Literal["eval", "train", "norm_eval", "own"] | None = None,
     clone_records: bool = True,
     return_records: bool = False,
     passes: Iterable[PassBase] | None = None,
 ) -> Distiller:
     """Make a distiller of a student and a teacher, without touching the source of either.
 
-    Afterwards the teacher is frozen and in the mode that ``teacher_mode`` names. If anything is wrong nothing has
-    changed.
+    Afterwards the teacher is frozen (unless the spec says ``teacher_trainable``) and in the mode that ``teacher_mode``
+    names. If anything is wrong nothing has changed.
 
     Args:
         student: The model to train; ``distiller.student`` is this very object.
-        teacher: The model to learn from.
+        teacher: The model to learn from; several as a dict by name; None for a student that is its own teacher.
         spec: What to record, deliver and compare: a ``Spec``, a mapping, or the path of a YAML file.
         example_inputs: Arguments for both models: a tuple of positionals, a dict of keywords, ``fxkd.Inputs`` or one
             tensor; or a list of several such, the first to capture, all to verify. With them the models are captured,
@@ -50,7 +51,8 @@ def prepare(
         verify: Whether the graph is run beside the models themselves on the example inputs, and on the same with the
             rows in another order and one twice: ``"backward"`` compares gradients too, ``"forward"`` losses, output and
             buffers. Both models are put back.
-        teacher_mode: ``"eval"``; ``"train"``; ``"norm_eval"``, train but for batch norms; ``"own"``, as it is.
+        teacher_mode: ``"eval"``; ``"train"``; ``"norm_eval"``, train but for batch norms; ``"own"``, as it is. By
+            default what the spec says, else ``"eval"``, and ``"train"`` for a teacher that trains.
         clone_records: Whether a record that is written to later keeps the value at its point (a copy is made only
             there); False records what becomes of it, as MMRazor does.
         return_records: Whether a call gives the records too; they cost memory.
@@ -80,20 +82,58 @@ def prepare(
     )
     problems = Problems()
     options.check(problems)
-    check_models(student, teacher, problems)
-    spec = Spec.read(spec, problems)
-    check_paths(student, teacher, spec, problems)
+    one, spec, *_ = read_both(student, teacher, spec, problems)
+    check_paths(student, one, spec, problems)
     problems.raise_if_any()
-    calls = example_calls(example_inputs)
+    calls, options = example_calls(example_inputs), options.for_spec(spec)
     if auto_connectors(spec):
-        spec = with_connectors(student, teacher, spec, calls, options.set_mode)
-    distiller = Distiller(student, teacher, spec, options)
+        spec = with_connectors(student, one, spec, calls, options.set_mode)
+    distiller = Distiller(student, one, spec, options)
     distiller.warn_of_unmeant()
-    with _as_before_on_failure(student, teacher):
+    distiller.notes += _without_pretrained(distiller)
+    models = [model for model in (student, one) if model is not None]
+    with _as_before_on_failure(*models), loaded(_checkpoints(student, distiller.teachers, spec), spec.lines):
+        distiller.adapt_connectors()
         distiller.freeze_teachers()
         if calls:
             distiller.capture(*calls)
     return distiller
+
+
+def _checkpoints(student: nn.Module, teachers: Mapping[str, nn.Module], spec: Spec) -> dict[str, tuple[nn.Module, str]]:
+    """Say which file goes into which model.
+
+    Raises:
+        SpecError: A file is for a teacher that there is not.
+    """
+    files = {} if spec.student_ckpt is None else {"student_ckpt": (student, spec.student_ckpt)}
+    given = spec.teacher_ckpt if isinstance(spec.teacher_ckpt, Mapping) else {"": spec.teacher_ckpt}
+    for name, path in given.items():
+        where = f"teacher_ckpt.{name}" if name else "teacher_ckpt"
+        if path is None:
+            continue
+        if name not in teachers and (name or len(teachers) != 1):
+            there = ", ".join(map(repr, teachers)) or "none"
+            raise SpecError(
+                [f"{where}: there is no teacher {name!r}; there is {there}." + did_you_mean(name, teachers)]
+            )
+        files[where] = (teachers[name] if name else next(iter(teachers.values())), path)
+    return files
+
+
+def _without_pretrained(distiller: Distiller) -> list[str]:
+    """Load connectors and losses that were trained before; name those that start anew."""
+    path = distiller.spec.pretrained
+    if path is None:
+        return []
+    sections = {"connectors": distiller.connectors, "losses": distiller.losses}
+    parts = {
+        f"{section}.{name}": part
+        for section, modules in sections.items()
+        for name, part in modules.items()
+        if part.state_dict()
+    }
+    return [f"not in {path}, so it starts anew: {name}" for name in load_parts(parts, path, "pretrained")]
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """From models and spec to one runnable graph: captured graphs -> joint graph -> rewritten graph."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.fx.passes.infra.pass_base import PassBase
 
 from fxkd.capture import Captured, Inputs, Layout, PointName, split
 from fxkd.capture.tape import guard
-from fxkd.checks import Ran, check_calls, point_of
+from fxkd.checks import Ran, check_calls, point_of, runs
 from fxkd.errors import Problems
 from fxkd.modes import merge
 from fxkd.passes import InsertDeliveries, InsertLosses, InsertRecords, ProtectRecords, Prune, run
@@ -123,7 +123,7 @@ def ignore(remarks: list[str]) -> None:
 
 def build(
     student: nn.Module,
-    teacher: nn.Module,
+    teacher: nn.Module | None,
     modules: Mapping[str, nn.Module],
     spec: Spec,
     inputs: Inputs,
@@ -141,7 +141,7 @@ def build(
 
     Args:
         student: The model that learns.
-        teacher: The model it learns from.
+        teacher: The model it learns from; None if it is its own.
         modules: What the targets of the joint graph start with -> the object.
         spec: What to record, deliver and compare.
         inputs: Arguments for both models.
@@ -158,8 +158,7 @@ def build(
     """
     layout = Layout.of(inputs, student)
     sides = capture_sides(student, teacher, spec, inputs, layout)
-    ran = [Ran(model, side, inputs) for model, side in zip((student, teacher), sides, strict=False)]
-    warn(_checked(ran, spec, modules, known(layout, inputs) | dict(extra)))
+    warn(_checked(runs(student, teacher, sides, inputs, spec), spec, modules, known(layout, inputs) | dict(extra)))
     steps = (*default_passes(spec, clone_records=clone_records, return_records=return_records), *passes)
     steps = steps if prune else tuple(step for step in steps if not isinstance(step, Prune))
     joint = run(join_sides(sides, modules, spec), steps)
@@ -167,10 +166,11 @@ def build(
     return Program(layout, [Situation(sides, context())], joint, seen=seen)
 
 
-def _checked(ran: Sequence[Ran], spec: Spec, modules: Mapping[str, Any], given: Mapping[str, Tensor]) -> list[str]:
+def _checked(
+    ran: tuple[Ran, Ran | None], spec: Spec, modules: Mapping[str, Any], given: Mapping[str, Tensor]
+) -> list[str]:
     """Check calls and shapes; give what is probably unmeant."""
-    problems, (student, *teachers) = Problems(dict(spec.lines)), ran
-    teacher = teachers[0] if teachers else None
+    problems, (student, teacher) = Problems(dict(spec.lines)), ran
     check_calls(student, teacher, spec, problems)
     flow = Flow(
         student=student.captured,
@@ -194,10 +194,11 @@ def default_passes(spec: Spec, *, clone_records: bool = True, return_records: bo
         for loss, mapping in spec.loss_forward_mappings.items()
     }
     returned = {side: list(entries) for side, entries in recorders.items()} if return_records else {}
+    where, own = {"teacher": "student"} if spec.self_distillation else {}, own_loss(spec.student_loss)
     return (
-        *(InsertRecords(points[side], side) for side in ("teacher", "student")),
+        *(InsertRecords(points[side], side, where.get(side)) for side in ("teacher", "student")),
         InsertDeliveries(deliveries),
-        InsertLosses(losses, own_loss(spec.student_loss), spec.return_output, returned),
+        InsertLosses(losses, own, spec.return_output, returned, ("teacher",) if spec.teacher_trainable else ()),
         *((ProtectRecords(),) if clone_records else ()),
         Prune(),
     )
@@ -212,6 +213,7 @@ def source_of(reference: Reference) -> Source:
         data_idx=reference.data_idx,
         connector=reference.connector,
         connector_idx=reference.connector_idx,
+        detach=reference.detach,
         input=reference.from_input,
     )
 
@@ -220,5 +222,5 @@ def own_loss(student_loss: StudentLoss | str | bool) -> OwnLoss | None:
     """Say in the words of the passes what the student's own loss is."""
     if isinstance(student_loss, StudentLoss):
         args = {name: None if v == "from_output" else v["from_input"] for name, v in student_loss.args.items()}
-        return OwnLoss(args=args, weight=student_loss.weight)
+        return OwnLoss(args=args)
     return OwnLoss() if student_loss else None

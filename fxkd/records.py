@@ -52,6 +52,15 @@ def cloned(value: Any) -> Any:
     return tree_map_only(Tensor, torch.clone, value)
 
 
+def detached(value: Any) -> Any:
+    """Detach the tensors in a value from what made them.
+
+    >>> detached((torch.ones(1, requires_grad=True) * 2, "label"))
+    (tensor([2.]), 'label')
+    """
+    return tree_map_only(Tensor, Tensor.detach, value)
+
+
 def module_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """Give the record of a module's inputs: the tuple of positionals, with ``.kwargs`` if any keyword was given."""
     return CallInputs(args, dict(kwargs)) if kwargs else args

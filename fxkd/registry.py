@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from fxkd.errors import SpecError, did_you_mean
+from fxkd.weighted import Weighted
 
 ModuleClass = TypeVar("ModuleClass", bound=type[nn.Module])
 
@@ -94,22 +95,35 @@ class Registry:
         if isinstance(config, Sequence) and not isinstance(config, str):
             return nn.Sequential(*map(self.build, config))
         cls, arguments = self.check(config)
+        weight = self._weight_outside(config, arguments)
         try:
-            return cls(**arguments)
+            built = cls(**arguments)
+            return built if weight == 1 else Weighted(built, weight)
         except SpecError:
             raise
         except Exception as error:
             raise SpecError([f"{cls.__name__}: {type(error).__name__} as it was built: {error}"]) from error
 
     def check(self, config: object) -> tuple[type[nn.Module], dict[str, Any]]:
-        """Give the class that ``config`` names and the arguments for it, without building it."""
+        """Give the class that ``config`` names and the arguments for it, without building it.
+
+        A ``loss_weight`` that the class does not take is none of its arguments: ``build`` applies it.
+        """
         name, arguments = self._split(config)
         cls = self.get(name)
+        if self.kind == "loss" and not _takes(cls, "loss_weight"):
+            arguments.pop("loss_weight", None)
         try:
             inspect.signature(cls).bind(**arguments)
         except TypeError as error:
             raise SpecError([f"{cls.__name__}: {error}; it takes {inspect.signature(cls)}"]) from None
         return cls, arguments
+
+    @staticmethod
+    def _weight_outside(config: object, arguments: Mapping[str, Any]) -> float:
+        """Give the ``loss_weight`` that a class does not take."""
+        given: Any = config.get("loss_weight", 1) if isinstance(config, Mapping) else 1
+        return 1 if "loss_weight" in arguments else given
 
     def _split(self, config: object) -> tuple[str, dict[str, Any]]:
         if not isinstance(config, Mapping) or not isinstance(config.get("type"), str):
@@ -146,6 +160,13 @@ class Registry:
         if not _is_module_class(cls):
             raise SpecError([f"{announced} is no class derived from nn.Module: {cls!r}"])
         return cls  # type: ignore[no-any-return]
+
+
+def _takes(cls: type[nn.Module], name: str) -> bool:
+    if cls.__init__ is nn.Module.__init__:  # says that it takes anything, and takes nothing
+        return False
+    parameters = inspect.signature(cls).parameters.values()
+    return any(one.name == name or one.kind is one.VAR_KEYWORD for one in parameters)
 
 
 def _is_module_class(value: object) -> bool:

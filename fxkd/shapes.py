@@ -17,7 +17,7 @@ from fxkd.fakes import Mistake, Stage, Unseen
 from fxkd.oddities import odd_shapes, odd_training, odd_types, unused_loss
 from fxkd.passes.insert_losses import returned_losses
 from fxkd.records import pick
-from fxkd.spec import Reference, Spec, StudentLoss
+from fxkd.spec import Recorder, Reference, Spec, StudentLoss
 from fxkd.wording import UNKNOWN, described, pick_hint
 
 
@@ -97,7 +97,13 @@ class Flow:
     def _record(self, reference: Reference, where: str) -> Any:
         captured = self.student if reference.from_student else self.teacher
         recorders = self.spec.student_recorders if reference.from_student else self.spec.teacher_recorders
-        calls = captured.calls(point_of(recorders[str(reference.recorder)])) if captured is not None else []
+        if captured is None:
+            return UNKNOWN
+        found = reference.of_records(lambda name: self._part(captured, recorders[name], reference, where))
+        return UNKNOWN if isinstance(found, tuple) and UNKNOWN in found else found
+
+    def _part(self, captured: Captured, recorder: Recorder, reference: Reference, where: str) -> Any:
+        calls = captured.calls(point_of(recorder))
         if not -len(calls) <= reference.record_idx < len(calls):
             return UNKNOWN
         node = calls[reference.record_idx]
@@ -105,12 +111,17 @@ class Flow:
         try:
             part = value if reference.data_idx is None else pick(value, reference.data_idx, where)
             trains = None if not _is_behind_function(node) else True
-            return self.stage.fresh(part, grad=trains if reference.from_student else False)
+            return self.stage.fresh(part, grad=trains if self._trains(reference) else False)
         except PointError as error:
             self.problems.found.append(str(error))
         except Unseen:
             pass
         return UNKNOWN
+
+    def _trains(self, reference: Reference) -> bool:
+        """Tell whether gradients reach the model that a record is of."""
+        trains = self.spec.student_trainable if reference.from_student else self.spec.teacher_grad
+        return trains and not reference.detach
 
     def _connected(self, record: Any, reference: Reference, where: str) -> Any:
         connector = self._module("connectors", reference.connector)

@@ -18,11 +18,11 @@ def known(layout: Layout, inputs: Inputs) -> dict[str, Tensor]:
 
 
 def capture_sides(
-    student: nn.Module, teacher: nn.Module, spec: Spec, inputs: Inputs, layout: Layout, *, sketch: bool = False
+    student: nn.Module, teacher: nn.Module | None, spec: Spec, inputs: Inputs, layout: Layout, *, sketch: bool = False
 ) -> tuple[Captured, ...]:
     """Capture the student as it trains and, if the spec asks anything of it, the teacher as it serves."""
     captured = capture_student(student, spec, inputs, layout, sketch=sketch)
-    if not spec.reads_teacher:
+    if teacher is None or not spec.reads_teacher:
         return (captured,)
     return captured, capture_teacher(teacher, spec, inputs, layout, sketch=sketch)
 
@@ -30,9 +30,10 @@ def capture_sides(
 def capture_student(
     student: nn.Module, spec: Spec, inputs: Inputs, layout: Layout, *, sketch: bool = False
 ) -> Captured:
-    """Capture the student with its points, gradients as they are now."""
-    delivered, grad = _delivered_points(spec), torch.is_grad_enabled()
-    points = [*map(point_of, spec.student_recorders.values()), *delivered]
+    """Capture the student with its points, and those at which it teaches itself; gradients as they are now."""
+    delivered, grad = _delivered_points(spec), torch.is_grad_enabled() and spec.student_trainable
+    taught = spec.teacher_recorders.values() if spec.self_distillation else ()
+    points = [*map(point_of, (*spec.student_recorders.values(), *taught)), *delivered]
     return capture(
         student, inputs, name="student", points=points, whole=delivered, grad=grad, layout=layout, sketch=sketch
     )
@@ -41,9 +42,10 @@ def capture_student(
 def capture_teacher(
     teacher: nn.Module, spec: Spec, inputs: Inputs, layout: Layout, *, sketch: bool = False
 ) -> Captured:
-    """Capture the teacher with its points, without gradients."""
+    """Capture the teacher with its points, without gradients unless it is to have them."""
+    grad = spec.teacher_grad and torch.is_grad_enabled()
     points = [*map(point_of, spec.teacher_recorders.values()), *_delivered_points(spec)]
-    return capture(teacher, inputs, name="teacher", points=points, grad=False, layout=layout, sketch=sketch)
+    return capture(teacher, inputs, name="teacher", points=points, grad=grad, layout=layout, sketch=sketch)
 
 
 def _delivered_points(spec: Spec) -> list[PointName]:
@@ -54,5 +56,6 @@ def join_sides(sides: Sequence[Captured], modules: Mapping[str, nn.Module], spec
     """Put the graphs into one on the real modules, the student's last, a teacher's without gradients."""
     held = dict(modules) | {f"{side.name}_constants": side.constants for side in sides}
     student, *teachers = sides
-    first = [Side(teacher.name, teacher.graph, grad=False) for teacher in teachers]
-    return join((*first, Side(student.name, student.graph, grad=True)), held, spec.inputs)
+    first = [Side(teacher.name, teacher.graph, grad=spec.teacher_grad) for teacher in teachers]
+    last = Side(student.name, student.graph, grad=spec.student_trainable)
+    return join((*first, last), held, spec.inputs, [side.name for side in first] if spec.teacher_trainable else ())

@@ -78,7 +78,7 @@ def _losses(spec: Spec, modules: nn.Module) -> Iterator[str]:
 def _reference(reference: Reference) -> str:
     if reference.from_input is not None:
         return f"input {reference.from_input}"
-    text = f"{'student' if reference.from_student else 'teacher'}.{reference.recorder}"
+    text = f"{'student' if reference.from_student else 'teacher'}.{', '.join(reference.recorders)}"
     text += f"[{reference.record_idx}]" if reference.record_idx else ""
     text += f"[{reference.data_idx!r}]" if reference.data_idx is not None else ""
     return text + (f" -> {reference.connector}" if reference.connector else "")
@@ -86,7 +86,8 @@ def _reference(reference: Reference) -> str:
 
 def _own_loss(asked: StudentLoss | str | bool, programs: list[Program]) -> str:
     if isinstance(asked, StudentLoss):
-        return f"{asked.type}, weight {asked.weight:g}"
+        weight = f"{asked.weight:g}" if isinstance(asked.weight, (int, float)) else "by a schedule"
+        return f"{asked.type}, weight {weight}"
     if not asked:
         return "left out (student_loss: false)"
     if not programs:

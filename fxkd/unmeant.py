@@ -63,7 +63,7 @@ def unmeant(spec: Spec, *, return_records: bool = False) -> list[str]:
 
 
 def _unread(spec: Spec, references: list[Reference]) -> Iterator[str]:
-    read = {(reference.from_student, reference.recorder) for reference in references}
+    read = {(reference.from_student, name) for reference in references for name in reference.recorders}
     for is_student, section in ((True, "student_recorders"), (False, "teacher_recorders")):
         for name, recorder in getattr(spec, section).items():
             keeps_whole = recorder.type.startswith(("Function", "Method"))  # naming it may be all that is meant

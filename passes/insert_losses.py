@@ -10,19 +10,20 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fxkd.errors import PointError, SpecError, did_you_mean
 from fxkd.passes.insert_records import records_of
-from fxkd.records import CallInputs
+from fxkd.records import CallInputs, detached
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where an argument of a loss comes from: a record of a side, or (``input``) a placeholder."""
+    """Where an argument of a loss comes from: a record of a side, a tuple of several, or (``input``) a placeholder."""
 
     side: str = ""
-    recorder: str = ""
+    recorder: str | tuple[str, ...] = ""
     record_idx: int = 0
     data_idx: int | str | None = None
     connector: str | None = None
     connector_idx: int | None = None
+    detach: bool = False
     input: str | None = None
 
 
@@ -31,7 +32,6 @@ class OwnLoss:
     """The student's own loss: taken from what it returns (``args`` None), or a module called on named values."""
 
     args: Mapping[str, str | None] | None = None  # argument -> placeholder, or None for what the student returned
-    weight: float = 1.0
 
 
 def mean_of(value: Any, where: str = "a loss") -> Any:
@@ -56,19 +56,22 @@ def add_losses(values: Sequence[Tensor]) -> Any:
 class InsertLosses(PassBase):
     """Call each loss on the records its mapping names, and return losses, total, output and records.
 
-    The total is the sum of the losses whose name contains ``loss`` (MMRazor's rule) and of the student's own loss.
+    The total is the sum of the losses whose name contains ``loss`` (MMRazor's rule) and of the own losses of student
+    and trained teachers.
 
     Args:
         losses: Loss name -> argument -> where it comes from.
         own: The student's own loss, if there is to be one.
         return_output: Whether what the student returns is returned.
         return_records: Recorder names per side whose records are returned.
+        trained: The other sides that train, whose own loss is the same as the student's.
     """
 
     losses: Mapping[str, Mapping[str, Source]]
     own: OwnLoss | None = None
     return_output: bool = True
     return_records: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    trained: Sequence[str] = ()
 
     def call(self, graph_module: fx.GraphModule) -> PassResult:
         """Add the losses and rewrite the output."""
@@ -76,14 +79,18 @@ class InsertLosses(PassBase):
         output = graph.output_node()
         held: Any = output.args[0]
         returned, value = held["output"], output.meta["val"]["output"]
+        others = [(held["others"][side], output.meta["val"]["others"][side]) for side in self.trained]
         with graph.inserting_before(output):
             losses = {name: _loss(graph, name, sources) for name, sources in self.losses.items()}
-            own = _own_loss(graph, self.own, returned, value) if self.own else None
+            own = _own_loss(graph, self.own, returned, value, "Loss_student") if self.own else None
+            theirs = [_own_loss(graph, self.own or OwnLoss(), *other, "Loss_teacher") for other in others]
+            taught = _sum(graph, [node for node in theirs if node is not None], "Loss_teachers")
             trained = [node for name, node in losses.items() if "loss" in name]
             distilled = _sum(graph, trained, "Loss_dis")
-            total = _sum(graph, [node for node in (own, distilled) if node is not None], "Loss")
+            total = _sum(graph, [node for node in (own, taught, distilled) if node is not None], "Loss")
         records = {side: {n: records_of(graph, side, n) for n in names} for side, names in self.return_records.items()}
         result = {"loss": total, "student_loss": own, "losses": losses, "output": returned, "records": records}
+        result |= {"teacher_loss": taught} if self.trained else {}
         output.args = (result if self.return_output else result | {"output": None},)
         if not self.return_output and own is None:
             output.meta.pop("returns", None)  # what the student returns is not asked for, nor what decided on it
@@ -99,25 +106,33 @@ def _loss(graph: fx.Graph, name: str, sources: Mapping[str, Source]) -> fx.Node:
     return _function(graph, mean_of, called, part="loss")
 
 
-def _value(graph: fx.Graph, source: Source, where: str) -> fx.Node:
-    """Pick a record, a part of it, send it through its connector, pick a part of that."""
+def _value(graph: fx.Graph, source: Source, where: str) -> Any:
+    """Pick records, send them through their connector, pick a part of that."""
     if source.input is not None:
         return placeholder(graph, source.input, where)
-    records = records_of(graph, source.side, source.recorder)
+    several = source.recorder if isinstance(source.recorder, tuple) else (source.recorder,)
+    found = tuple(_part(graph, source, recorder, where) for recorder in several)
+    value: Any = found if isinstance(source.recorder, tuple) else found[0]
+    if source.connector is not None:
+        value = _module(graph, f"connectors.{source.connector}", (value,), {}, part="connector")
+    if source.connector_idx is not None:
+        value = _function(graph, operator.getitem, value, source.connector_idx, part="connector")
+    return _function(graph, detached, value, part="loss") if source.detach else value
+
+
+def _part(graph: fx.Graph, source: Source, recorder: str, where: str) -> fx.Node:
+    """Pick one record, and the part of it that is asked for."""
+    records = records_of(graph, source.side, recorder)
     if not -len(records) <= source.record_idx < len(records):
         raise PointError(
             f"{where}.record_idx: {source.record_idx}, but {source.side} calls the point of "
-            f"{source.recorder!r} {len(records)} times in a forward"
+            f"{recorder!r} {len(records)} times in a forward"
         )
     value = records[source.record_idx]
     if isinstance(source.data_idx, str) and isinstance(value.meta.get("val"), CallInputs):
         value = _function(graph, getattr, value, "kwargs", part="loss")
     if source.data_idx is not None:
         value = _function(graph, operator.getitem, value, source.data_idx, part="loss")
-    if source.connector is not None:
-        value = _module(graph, f"connectors.{source.connector}", (value,), {}, part="connector")
-    if source.connector_idx is not None:
-        value = _function(graph, operator.getitem, value, source.connector_idx, part="connector")
     return value
 
 
@@ -136,16 +151,15 @@ def no_argument(name: str, where: str, known: Iterable[str]) -> str:
     return f"{where}: no argument {name!r} in the call, which has {has}.{did_you_mean(name, known)}"
 
 
-def _own_loss(graph: fx.Graph, own: OwnLoss, returned: Any, value: Any) -> fx.Node | None:
+def _own_loss(graph: fx.Graph, own: OwnLoss, returned: Any, value: Any, name: str) -> fx.Node | None:
     if own.args is None:
-        return _sum(graph, _returned_losses(graph, returned, value), "Loss_student")
+        return _sum(graph, _returned_losses(graph, returned, value), name)
     arguments = {
         name: returned if source is None else placeholder(graph, source, "student_loss.args")
         for name, source in own.args.items()
     }
     called = _module(graph, "student_loss", (), arguments, part="loss")
-    scaled = called if own.weight == 1 else _function(graph, operator.mul, called, own.weight, part="loss")
-    return _sum(graph, [scaled], "Loss_student")
+    return _sum(graph, [_function(graph, mean_of, called, part="loss")], name)
 
 
 def returned_losses(value: Any) -> dict[str, Any]:

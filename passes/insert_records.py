@@ -22,23 +22,26 @@ class InsertRecords(PassBase):
     Args:
         points: Recorder name -> point.
         side: Whose records they are, the first part of their names: ``"student"``.
+        model: The side in whose graph the points are, if it is another: a student can be its own teacher.
     """
 
     points: Mapping[str, PointName]
     side: str
+    model: str | None = None
 
     def call(self, graph_module: fx.GraphModule) -> PassResult:
         """Insert the records of every recorder."""
+        model = self.model or self.side
         found = [
             (node, name, index)
             for name, point in self.points.items()
-            for node, index in calls_of(graph_module.graph, point, self.side)
+            for node, index in calls_of(graph_module.graph, point, model)
         ]
         for node, name, index in found:
             with graph_module.graph.inserting_after(node):
                 marked = graph_module.graph.call_function(record, (node, f"{self.side}.{name}", index))
             storages = node.meta.get("storages", frozenset())
-            marked.meta.update(val=node.meta.get("val"), storages=storages, side=self.side)
+            marked.meta.update(val=node.meta.get("val"), storages=storages, side=model)
         return PassResult(graph_module, modified=bool(found))
 
 

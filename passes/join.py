@@ -1,6 +1,6 @@
 """Put the graphs of teachers and student into one, on the real modules."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,12 @@ class Side:
     grad: bool
 
 
-def join(sides: Sequence[Side], modules: Mapping[str, nn.Module], inputs: Sequence[str] = ()) -> fx.GraphModule:
+def join(
+    sides: Sequence[Side],
+    modules: Mapping[str, nn.Module],
+    inputs: Sequence[str] = (),
+    others: Collection[str] = (),
+) -> fx.GraphModule:
     """Join captured graphs, in order, into one GraphModule that returns what the last one returns.
 
     Placeholders of the same name become one. The module hangs on the objects in ``modules`` themselves, not on copies
@@ -36,15 +41,21 @@ def join(sides: Sequence[Side], modules: Mapping[str, nn.Module], inputs: Sequen
         sides: The models in running order; the student is the last.
         modules: What the targets start with -> the object.
         inputs: Further placeholders, for values that no model takes.
+        others: Names of further sides whose results are returned too.
     """
     graph = fx.Graph()
     names = dict.fromkeys([str(node.target) for side in sides for node in _placeholders(side.graph)] + list(inputs))
     placeholders = {name: graph.placeholder(name) for name in names}
-    for side in sides:
-        output = _copy(graph, side, placeholders)
-    value = _output(sides[-1].graph).meta.get("val")
-    graph.output({"output": output}).meta.update(val={"output": value}, returns=sides[-1].name)
+    results = {side.name: _copy(graph, side, placeholders) for side in sides}
+    values = {side.name: _output(side.graph).meta.get("val") for side in sides}
+    graph.output(_returned(results, others)).meta.update(val=_returned(values, others), returns=sides[-1].name)
     return on_modules(graph, modules)
+
+
+def _returned(of_sides: Mapping[str, Any], others: Collection[str]) -> dict[str, Any]:
+    """Choose among what belongs to the sides: the last one's, and the others' if they are asked for."""
+    chosen = {"output": list(of_sides.values())[-1]}
+    return chosen | {"others": {name: of_sides[name] for name in others}} if others else chosen
 
 
 def on_modules(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> fx.GraphModule:

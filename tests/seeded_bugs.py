@@ -172,16 +172,16 @@ BUGS = (
     Bug(
         "own-loss-dropped",
         "passes/insert_losses.py",
-        "for node in (own, distilled) if",
-        "for node in (distilled,) if",
+        "for node in (own, taught, distilled) if",
+        "for node in (taught, distilled) if",
         "tests/passes/test_insert_losses.py",
     ),
     Bug(
         "own-weight-ignored",
-        "passes/insert_losses.py",
-        'called if own.weight == 1 else _function(graph, operator.mul, called, own.weight, part="loss")',
-        "called",
-        "tests/passes/test_insert_losses.py",
+        "fxkd/spec/build.py",
+        "weighted = Weighted(built, given.weight)",
+        "weighted = Weighted(built, 1.0)",
+        "tests/test_schedules.py",
     ),
     Bug(
         "connector-skipped",

@@ -724,5 +724,5 @@ def test_what_is_right_is_found_right(name: str, spec: str) -> None:
 
 def test_what_is_no_model() -> None:
     assert fxkd.check(Net(), "teacher", pair(), image()).problems == (  # type: ignore[arg-type]
-        "teacher: is a str; give an nn.Module",
+        "teacher: is a str; give an nn.Module, a dict of several by name, or None",
     )

@@ -268,13 +268,17 @@ def test_several_wrong_paths_are_one_report_without_example_inputs() -> None:
 def test_one_object_as_both_is_refused() -> None:
     model = Model()
     assert problems(model, model, LOSS) == [
-        "teacher: is the student itself; give another module (copy.deepcopy makes one)"
+        "teacher: is the student itself; give another module (copy.deepcopy makes one), or None for a student that "
+        "learns from itself"
     ]
 
 
 def test_what_is_no_model_is_refused() -> None:
-    found = problems(lambda x: x, {"a": 1}, LOSS)  # type: ignore[arg-type]
-    assert found == ["student: is a function; give an nn.Module", "teacher: is a dict; give an nn.Module"]
+    found = problems(lambda x: x, 1, LOSS)  # type: ignore[arg-type]
+    assert found == [
+        "teacher: is a int; give an nn.Module, a dict of several by name, or None",
+        "student: is a function; give an nn.Module",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from fxkd import registry
 from fxkd.errors import Problems, SpecError
 from fxkd.registry import Registry
+from fxkd.schedule import Schedule, Scheduled, first_values, is_schedule
 from fxkd.spec.check import student_loss_class
 from fxkd.spec.spec import Spec
 from fxkd.spec.vocabulary import Config, StudentLoss
+from fxkd.weighted import Weighted
 
 Note = Callable[[str, SpecError], None]
 
@@ -43,10 +45,54 @@ def _build(family: Registry, configs: Mapping[str, Config], section: str, note: 
     built = {}
     for name, config in configs.items():
         try:
-            built[name] = family.build(config)
+            built[name] = _build_one(family, config)
         except SpecError as error:
             note(f"{section}.{name}", error)
     return built
+
+
+def _build_one(family: Registry, config: Config) -> nn.Module:
+    if not isinstance(config, Mapping):
+        return family.build(config)
+    first, schedules = first_values(config)
+    module = family.build(first)
+    for one in _moving(module, schedules):
+        one.put(0)
+    return module
+
+
+def scheduled(spec: Spec, connectors: nn.ModuleDict, losses: nn.ModuleDict, own: nn.Module | None) -> list[Scheduled]:
+    """List the numbers of what was built that schedules move."""
+    sections = [(spec.connectors, connectors), (spec.distill_losses, losses)]
+    found = [
+        one
+        for configs, modules in sections
+        for name, config in configs.items()
+        if isinstance(config, Mapping)
+        for one in _moving(modules[name], first_values(config)[1])
+    ]
+    if own is not None and isinstance(spec.student_loss, StudentLoss) and is_schedule(spec.student_loss.weight):
+        found.append(Scheduled(own, "loss_weight", Schedule.read(spec.student_loss.weight)))
+    return found
+
+
+def _moving(module: nn.Module, schedules: Mapping[str, Schedule]) -> list[Scheduled]:
+    """Find what holds each number.
+
+    Raises:
+        SpecError: A class keeps no such number.
+    """
+    found = []
+    for name, schedule in schedules.items():
+        inner = isinstance(module, Weighted) and name != "loss_weight"
+        holder = module.get_submodule("loss") if inner else module
+        if not isinstance(getattr(holder, name, None), (int, float, Tensor)):
+            kind = type(holder).__name__
+            raise SpecError(
+                [f"{kind} keeps no number {name!r} as an attribute of that name, so no schedule can move it"]
+            )
+        found.append(Scheduled(holder, name, schedule))
+    return found
 
 
 def _build_student_loss(spec: Spec, note: Note) -> nn.Module | None:
@@ -54,9 +100,16 @@ def _build_student_loss(spec: Spec, note: Note) -> nn.Module | None:
     if not isinstance(given, StudentLoss):
         return None
     try:
-        return student_loss_class(given)(**given.options)
+        built = student_loss_class(given)(**given.options)
     except Exception as error:  # noqa: BLE001 (what an option does in a class of torch's or of a user's)
         told = SpecError([f"{given.type}: {type(error).__name__} as it was built: {error}"])
         told.__cause__ = error
         note("student_loss", told)
         return None
+    if given.weight == 1:
+        return built
+    weighted = Weighted(built, given.weight)
+    if is_schedule(given.weight):
+        weighted.loss_weight = 1.0
+        Scheduled(weighted, "loss_weight", Schedule.read(given.weight)).put(0)
+    return weighted

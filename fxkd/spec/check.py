@@ -9,6 +9,7 @@ from torch import nn
 from fxkd import registry
 from fxkd.errors import Problems, SpecError, did_you_mean, near_names, offer
 from fxkd.registry import Registry
+from fxkd.schedule import first_values
 from fxkd.spec.vocabulary import Config, Reference, StudentLoss
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def check_config(config: Config, family: Registry, where: str, problems: Problem
             check_config(part, family, f"{where}[{index}]", problems)
         return
     try:
-        family.check(config)
+        family.check(first_values(config)[0] if isinstance(config, Mapping) else config)
     except SpecError as error:
         problems.add(where, str(error))
 
@@ -124,8 +125,9 @@ def _check_reference(reference: Reference, where: str, spec: "Spec", problems: P
         section, other = "student_recorders", "teacher_recorders"
         if not reference.from_student:
             section, other = other, section
-        name = reference.recorder
-        _check_used(name, section, getattr(spec, section), f"{where}.recorder", problems, getattr(spec, other), other)
+        for name in reference.recorders:
+            known, elsewhere = getattr(spec, section), getattr(spec, other)
+            _check_used(name, section, known, f"{where}.recorder", problems, elsewhere, other)
     if reference.connector is not None:
         _check_used(reference.connector, "connectors", spec.connectors, f"{where}.connector", problems)
 

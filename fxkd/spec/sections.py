@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from fxkd.errors import Problems, near_names, offer
+from fxkd.spec import algorithm
 from fxkd.spec.vocabulary import StudentLoss, read_delivery, read_recorder, read_reference, read_student_loss
 
 SECTIONS = (
@@ -14,7 +15,7 @@ SECTIONS = (
     "distill_losses",
     "loss_forward_mappings",
 )
-OPTIONS = ("inputs", "student_loss", "return_output")
+OPTIONS = ("inputs", "student_loss", "return_output", *algorithm.OPTIONS)
 WRAPPER = "ConfigurableDistiller"
 Entry = TypeVar("Entry")
 
@@ -51,12 +52,16 @@ def read_fields(given: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
         "inputs": _inputs(given.get("inputs", ()), problems),
         "student_loss": _student_loss(given.get("student_loss", "auto"), problems),
         "return_output": _flag(given.get("return_output", True), problems),
+        **algorithm.read_algorithm(given, problems),
     }
 
 
 def _mapping(value: Any, where: str, problems: Problems) -> dict[Any, Any]:
+    """Give a section by name; a list, as MMRazor's documents have it, names its entries by position."""
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, (list, tuple)) and all(isinstance(entry, Mapping) for entry in value):
+        return {str(index): entry for index, entry in enumerate(value)}
     problems.add(where, f"is a {type(value).__name__}; give a mapping from names to entries")
     return {}
 

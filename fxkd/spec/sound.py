@@ -19,7 +19,7 @@ def sound(spec: Spec, problems: Problems) -> Spec:
         name: mapping
         for name, mapping in mappings.items()
         if name in losses
-        and all(r.recorder is None or r.recorder in recorders[bool(r.from_student)] for r in mapping.values())
+        and all(name in recorders[bool(r.from_student)] for r in mapping.values() for name in r.recorders)
     }
     return replace(
         spec,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Union
 
 from fxkd.errors import Problems
+from fxkd.spec.algorithm import Algorithm
 from fxkd.spec.check import check_spec
 from fxkd.spec.frozen import frozen
 from fxkd.spec.pairs import expand_pairs
@@ -15,7 +16,7 @@ from fxkd.spec.yaml_file import read_yaml
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spec:
+class Spec(Algorithm):
     """A distillation, frozen and checked: every name in it means something.
 
     Args:
@@ -29,6 +30,7 @@ class Spec:
         inputs: Arguments of a call that are for the losses and not for the models.
         student_loss: ``"auto"`` takes the loss that the student returns, ``False`` leaves it out, a mapping makes one.
         return_output: Whether a call gives what the student returned.
+        **algorithm: How it is run: see ``Algorithm``.
         lines: Where each part is written, if it comes from a file: for messages.
 
     The vocabulary is MMRazor's (https://mmrazor.readthedocs.io); ``pairs`` is short for a recorder on each side,
@@ -72,7 +74,19 @@ class Spec:
     @property
     def reads_teacher(self) -> bool:
         """Whether anything of the teacher is recorded or delivered; where nothing is, it need not run."""
-        return bool(self.teacher_recorders or self.distill_deliveries)
+        asked = self.teacher_recorders or self.distill_deliveries or self.teacher_trainable
+        return bool(asked) and not self.self_distillation
+
+    def self_taught(self) -> "Spec":
+        """Give the spec of a student that is its own teacher: what it learns from gets no gradient."""
+        mappings = {
+            loss: {
+                argument: replace(reference, detach=reference.detach or reference.from_student is False)
+                for argument, reference in mapping.items()
+            }
+            for loss, mapping in self.loss_forward_mappings.items()
+        }
+        return replace(self, self_distillation=True, loss_forward_mappings=mappings)
 
     def without_distillation(self) -> "Spec":
         """Give the spec of the student alone: nothing is recorded, delivered or compared, its own loss stays."""
@@ -81,7 +95,9 @@ class Spec:
         read = {value["from_input"] for value in args if value != "from_output"}
         inputs = tuple(name for name in self.inputs if name in read)
         losses: dict[str, Any] = {"distill_losses": {}, "loss_forward_mappings": {}, "inputs": inputs}
-        return replace(self, **recorders, **losses, distill_deliveries={})
+        return replace(
+            self, **recorders, **losses, distill_deliveries={}, teacher_trainable=False, student_trainable=True
+        )
 
     @classmethod
     def read(cls, source: Union["Spec", Mapping[str, Any], str, Path], problems: Problems) -> "Spec":

@@ -1,13 +1,14 @@
 """The entries of a spec, each a frozen record that reads itself from a mapping and reports what it cannot read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from torch import nn
 
-from fxkd.errors import Problems, did_you_mean, near_names
+from fxkd.errors import Problems, SpecError, did_you_mean, near_names
+from fxkd.schedule import Schedule, is_schedule
 from fxkd.spec.frozen import frozen
 
 Config = Mapping[str, Any] | Sequence[Mapping[str, Any]] | nn.Module
@@ -47,16 +48,28 @@ class Reference:
     """Where an argument of a loss comes from: a record, or (``from_input``) an argument of the call.
 
     A record is picked by ``record_idx`` (which call of the point), then ``data_idx`` (which part of the value), goes
-    through ``connector``, and ``connector_idx`` picks a part of what that gives.
+    through ``connector``, ``connector_idx`` picks a part of what that gives, and with ``detach`` no gradient flows
+    back. Of several recorders the connector, or the loss, gets the tuple of what each gives.
     """
 
-    recorder: str | None = None
+    recorder: str | tuple[str, ...] | None = None
     from_student: bool | None = None
     record_idx: int = 0
     data_idx: int | str | None = None
     connector: str | None = None
     connector_idx: int | None = None
     from_input: str | None = None
+    detach: bool = False
+
+    @property
+    def recorders(self) -> tuple[str, ...]:
+        """The names of the recorders: none, one or several."""
+        return self.recorder if isinstance(self.recorder, tuple) else (self.recorder,) if self.recorder else ()
+
+    def of_records(self, value_of: Callable[[str], Any]) -> Any:
+        """Give the value of the recorder, or of several the tuple of theirs."""
+        values = tuple(map(value_of, self.recorders))
+        return values if isinstance(self.recorder, tuple) else values[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,13 +77,13 @@ class StudentLoss:
     """The student's own loss where the model returns none: a module of ``scope`` called with named arguments.
 
     ``args`` maps each argument to ``"from_output"`` (what the student returned) or ``{"from_input": name}``; every
-    other key of the spec's mapping is an ``option`` of the module.
+    other key of the spec's mapping is an ``option`` of the module. ``weight`` is a number or a schedule.
     """
 
     type: str
     args: Mapping[str, Any]
     scope: str = "torch.nn"
-    weight: float = 1.0
+    weight: Any = 1.0
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -97,9 +110,9 @@ def read_entry(kind: type[Entry], given: Any, where: str, problems: Problems) ->
     if unknown or missing:
         return None
     types = get_type_hints(kind)
-    wrong = [name for name, value in given.items() if not _fits(value, types[name])]
+    wrong = [name for name, value in given.items() if not fits(value, types[name])]
     for name in wrong:
-        problems.add(f"{where}.{name}", f"is {given[name]!r}; it must be {_described(types[name])}")
+        problems.add(f"{where}.{name}", f"is {given[name]!r}; it must be {described_type(types[name])}")
     return None if wrong else kind(**given)
 
 
@@ -107,7 +120,7 @@ def _names(kind: type) -> str:
     return ", ".join(repr(field.name) for field in fields(kind))
 
 
-def _fits(value: Any, annotation: Any) -> bool:
+def fits(value: Any, annotation: Any) -> bool:
     """Tell whether ``value`` is of one of the plain types of ``annotation``; True and False are no numbers."""
     kinds = [get_origin(kind) or kind for kind in get_args(annotation) or (annotation,)]
     if get_origin(annotation) is Mapping or annotation is Any:
@@ -117,14 +130,22 @@ def _fits(value: Any, annotation: Any) -> bool:
     return isinstance(value, tuple(kinds)) or (float in kinds and isinstance(value, int))
 
 
-def _described(annotation: Any) -> str:
+def described_type(annotation: Any) -> str:
+    """Say in words what a value may be."""
     kinds = get_args(annotation) if get_origin(annotation) is not Mapping else ()
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "nothing"}
-    return " or ".join(names.get(kind, "a mapping") for kind in kinds or (annotation,))
+    names[tuple] = "a list of texts"
+    return " or ".join(names.get(get_origin(kind) or kind, "a mapping") for kind in kinds or (annotation,))
 
 
 def read_recorder(given: Any, where: str, problems: Problems) -> Recorder | None:
-    """Read a recorder; its type must be one of the seven kinds of points."""
+    """Read a recorder; its type must be one of the seven kinds of points.
+
+    ``from_teacher`` is short for a source that begins with the name of that teacher.
+    """
+    if isinstance(given, Mapping) and isinstance(given.get("from_teacher"), str):
+        given = dict(given)
+        given["source"] = ".".join(filter(None, (given.pop("from_teacher"), given.get("source"))))
     recorder = read_entry(Recorder, given, where, problems)
     if recorder is not None and recorder.type not in RECORDERS:
         problems.add(f"{where}.type", _unknown_type(recorder.type, "recorder", RECORDERS))
@@ -154,8 +175,13 @@ def read_reference(given: Any, where: str, problems: Problems) -> Reference | No
     """Read where an argument comes from; ``from_recorder`` is understood as ``recorder``."""
     if isinstance(given, Mapping) and "from_recorder" in given and "recorder" not in given:
         given = {("recorder" if key == "from_recorder" else key): value for key, value in given.items()}
+    if isinstance(given, Mapping) and isinstance(given.get("recorder"), list):
+        given = {**given, "recorder": tuple(given["recorder"])}
     reference = read_entry(Reference, given, where, problems)
     if reference is None:
+        return None
+    if reference.recorder == () or not all(isinstance(name, str) for name in reference.recorders):
+        problems.add(f"{where}.recorder", f"is {given['recorder']!r}; give the name of a recorder, or a list of names")
         return None
     if (reference.recorder is None) == (reference.from_input is None):
         problems.add(where, "needs either 'recorder' (with 'from_student') or 'from_input'")
@@ -174,11 +200,26 @@ def read_student_loss(given: Any, where: str, problems: Problems) -> StudentLoss
     own = {key: value for key, value in given.items() if key in ("type", "args", "scope", "weight")}
     options = {key: value for key, value in given.items() if key not in own}
     loss = read_entry(StudentLoss, own | {"options": options}, where, problems)
+    if loss is not None and not _is_weight(loss.weight, where, problems):
+        return None
     for name, value in loss.args.items() if loss is not None else ():
         is_input = isinstance(value, Mapping) and list(value) == ["from_input"]
         if value != "from_output" and not is_input:
             problems.add(f"{where}.args.{name}", f"is {value!r}; give 'from_output' or {{'from_input': name}}")
     return loss
+
+
+def _is_weight(weight: Any, where: str, problems: Problems) -> bool:
+    try:
+        if is_schedule(weight):
+            Schedule.read(weight)
+        elif not fits(weight, float):
+            problems.add(f"{where}.weight", f"is {weight!r}; it must be a number")
+            return False
+    except SpecError as error:
+        problems.add(f"{where}.weight", str(error))
+        return False
+    return True
 
 
 def _unknown_type(given: str, what: str, known: Sequence[str]) -> str:

@@ -133,9 +133,9 @@ def test_an_own_loss_that_is_an_attribute() -> None:
 
 
 def test_an_own_loss_by_a_module() -> None:
-    own = OwnLoss(args={"input": None, "target": "labels"}, weight=0.5)
+    own = OwnLoss(args={"input": None, "target": "labels"})
     result = call(inserted({}, own))
-    assert_same(result["loss"], (values()[3] - 1).square().mean() / 2, 1e-5)
+    assert_same(result["loss"], (values()[3] - 1).square().mean(), 1e-5)
 
 
 def test_the_output_may_be_left_out() -> None:
