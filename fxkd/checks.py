@@ -9,12 +9,13 @@ from torch.utils import _pytree as pytree
 
 from fxkd.capture import Captured, Inputs, PointName
 from fxkd.errors import PointError, Problems
+from fxkd.passes.insert_deliveries import takers_of
 from fxkd.points import find_function, find_method, find_module, find_parameter
-from fxkd.spec import Recorder, Reference, Spec, StudentLoss
+from fxkd.records import pick
+from fxkd.spec import Delivery, Recorder, Reference, Spec, StudentLoss
+from fxkd.spec.vocabulary import DELIVERIES
 from fxkd.teachers import one_teacher, teachers_in, what_it_is
 from fxkd.unreached import why_unreached
-
-PATH_KEYS = {"ModuleOutputs": "source", "FunctionOutputs": "func_path", "MethodOutputs": "method_path"}
 
 
 def check_models(student: object, teacher: object, problems: Problems) -> None:
@@ -68,9 +69,12 @@ def check_paths(student: object, teacher: object, spec: Spec, problems: Problems
         for name, recorder in recorders.items():
             check_path(model, point_of(recorder), f"{section}.{name}.source", problems)
     for name, delivery in spec.distill_deliveries.items():
-        for model in (student, teacher) if delivery.type == "ModuleOutputs" else (student,):
-            where = f"distill_deliveries.{name}.{PATH_KEYS[delivery.type]}"
-            check_path(model, PointName(delivery.type, delivery.path), where, problems)
+        for model in (student, teacher):
+            gives = delivery.from_student is (model is student)
+            if model is teacher and not delivery.type.startswith("Module") and delivery.target is None:
+                continue  # a function is the same for both
+            key = DELIVERIES[delivery.type] if gives or delivery.target is None else "target"
+            check_path(model, delivered_point(delivery, gives=gives), f"distill_deliveries.{name}.{key}", problems)
     asked = (spec.distill_losses, spec.distill_deliveries, spec.student_recorders, spec.teacher_recorders)
     if not problems.found and not any(asked) and not isinstance(spec.student_loss, StudentLoss):
         problems.add(
@@ -78,6 +82,11 @@ def check_paths(student: object, teacher: object, spec: Spec, problems: Problems
             "asks for nothing: there is no loss, no delivery and no recorder in it; give 'pairs', or 'distill_losses' "
             "with 'student_recorders', 'teacher_recorders' and 'loss_forward_mappings'",
         )
+
+
+def delivered_point(delivery: Delivery, *, gives: bool) -> PointName:
+    """Give the point of a delivery in the model that gives, or in the one that takes."""
+    return PointName(delivery.type, delivery.path if gives or delivery.target is None else delivery.target)
 
 
 def point_of(recorder: Recorder) -> PointName:
@@ -128,8 +137,8 @@ def check_calls(student: Ran, teacher: Ran | None, spec: Spec, problems: Problem
     if teacher is not None:
         check_records(teacher, "teacher_recorders", spec.teacher_recorders, problems)
         for name, delivery in spec.distill_deliveries.items():
-            point = PointName(delivery.type, delivery.path)
-            _check_delivery(student, teacher, point, delivery.max_keep_data, f"distill_deliveries.{name}", problems)
+            both = (student, teacher) if delivery.from_student else (teacher, student)
+            _check_delivery(*both, delivery, f"distill_deliveries.{name}", problems)
     for loss, mapping in spec.loss_forward_mappings.items():
         for argument, reference in mapping.items():
             side = student if reference.from_student else teacher
@@ -146,28 +155,42 @@ def check_records(side: Ran, section: str, recorders: Mapping[str, Recorder], pr
             problems.add(f"{section}.{name}.source", side.why_never(point_of(recorder)))
 
 
-def _check_delivery(student: Ran, teacher: Ran, point: PointName, kept: int, where: str, problems: Problems) -> None:
-    given, taken = teacher.calls(point), student.calls(point)
-    for side, calls in ((teacher, given), (student, taken)):
+def _check_delivery(giver: Ran, taker: Ran, delivery: Delivery, where: str, problems: Problems) -> None:
+    point, there = delivered_point(delivery, gives=True), delivered_point(delivery, gives=False)
+    given, taken = giver.calls(point), taker.calls(there)
+    for side, calls, name in ((giver, given, point), (taker, taken, there)):
         if not calls:
-            problems.add(where, side.why_never(point))
+            problems.add(where, side.why_never(name))
     if not given or not taken:
         return
+    gives, takes = giver.captured.name, taker.captured.name
     if len(given) < len(taken):
         problems.add(
             where,
-            f"the teacher calls {point.path!r} {_times(given)}, the student {_times(taken)}: "
-            "the student would wait for values that never come",
+            f"the {gives} calls {point.path!r} {_times(given)}, the {takes} {_times(taken)}: "
+            f"the {takes} would wait for values that never come",
         )
-    if len(given) > kept:
+    if len(given) > delivery.max_keep_data:
         problems.add(
             f"{where}.max_keep_data",
-            f"is {kept}, but the teacher calls {point.path!r} {_times(given)}; set it to {len(given)}",
+            f"is {delivery.max_keep_data}, but the {gives} calls {point.path!r} {_times(given)}; "
+            f"set it to {len(given)}",
         )
+    if delivery.is_of_inputs and len(takers_of(taker.captured.graph, there, takes)) < len(taken):
+        problems.add(where, f"the inputs of {there.path!r} cannot be replaced: a point lies inside it; name another")
     for index, (source, target) in enumerate(zip(given, taken, strict=False)):
-        difference = _difference(source.meta["val"], target.meta["val"])
+        try:
+            one, other = (_part_of(node.meta["val"], delivery, where) for node in (source, target))
+        except PointError as error:
+            problems.found.append(str(error))
+            return
+        difference = _difference(one, other, gives, takes)
         if difference:
             problems.add(where, f"call {index} of {point.path!r} {difference}")
+
+
+def _part_of(value: Any, delivery: Delivery, where: str) -> Any:
+    return value if delivery.data_idx is None else pick(value, delivery.data_idx, where)
 
 
 def _times(calls: Iterable[Any]) -> str:
@@ -175,15 +198,15 @@ def _times(calls: Iterable[Any]) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _difference(given: Any, taken: Any) -> str:
-    """Say how the teacher's value differs in form from the one it replaces; nothing if it fits."""
+def _difference(given: Any, taken: Any, gives: str, takes: str) -> str:
+    """Say how a value differs in form from the one it replaces; nothing if it fits."""
     (left, left_form), (right, right_form) = pytree.tree_flatten(given), pytree.tree_flatten(taken)
     if left_form != right_form:
-        return f"gives a {type(given).__name__} in the teacher that is built otherwise than in the student"
+        return f"gives a {type(given).__name__} in the {gives} that is built otherwise than in the {takes}"
     for one, other in zip(left, right, strict=True):
         if _form(one) != _form(other):
             return (
-                f"gives {_form(one)} in the teacher and {_form(other)} in the student: a delivered value must fit "
+                f"gives {_form(one)} in the {gives} and {_form(other)} in the {takes}: a delivered value must fit "
                 "where it is put"
             )
     return ""

@@ -23,8 +23,8 @@ class EagerBackend:
     """The reference semantics: teacher, then student, then losses, as a person would write them.
 
     Args:
-        student: Runs second, with gradients; its deliveries are overridden.
-        teacher: Runs first, if the spec asks anything of it, without gradients unless it is to have them; None if the
+        student: Runs second, unless it delivers to the teacher; the second takes what the first gives.
+        teacher: Runs if the spec asks anything of it, without gradients unless it is to have them; None if the
             student is its own.
         modules: ``connectors``, ``losses`` and ``student_loss``.
         spec: What to record, deliver and compare.
@@ -50,17 +50,20 @@ class EagerBackend:
         for delivery in deliveries.deliveries.values():
             delivery.clone = self.clone_records
         of_teacher = self._recorders(self.spec.teacher_recorders, "teacher_recorders")
-        taught = None
-        if self.teacher is not None and self.spec.reads_teacher:
-            with _gradients(self.spec.teacher_grad):
-                taught = self._run(self.teacher, (of_teacher,), deliveries, args, kwargs)
-        deliveries.override_data = True
         of_student = self._recorders(self.spec.student_recorders, "student_recorders")
-        recorders = (of_student, of_teacher) if self.spec.self_distillation else (of_student,)
-        with _gradients(self.spec.student_trainable):
-            output = self._run(self.student, recorders, deliveries, args, kwargs)
+        runs: list[Any] = [(self.student, (of_student,), self.spec.student_trainable)]
+        if self.spec.self_distillation:
+            runs = [(self.student, (of_student, of_teacher), self.spec.student_trainable)]
+        elif self.teacher is not None and self.spec.reads_teacher:
+            runs.insert(len(runs) * self.spec.student_first, (self.teacher, (of_teacher,), self.spec.teacher_grad))
+        outputs: dict[nn.Module | None, Any] = {}
+        for model, recorders, trains in runs:
+            with _gradients(trains):
+                outputs[model] = self._run(model, recorders, deliveries, args, kwargs)
+            deliveries.override_data = True
         given = Given(self.student, args, kwargs, extra)
-        return self._result(output, taught, {True: of_student, False: of_teacher}, given)
+        records, taught = {True: of_student, False: of_teacher}, outputs.get(self.teacher)
+        return self._result(outputs[self.student], taught, records, given)
 
     def _recorders(self, recorders: Mapping[str, Recorder], where: str) -> RecorderManager:
         configs = {name: {"type": recorder.type, "source": recorder.source} for name, recorder in recorders.items()}
@@ -218,5 +221,6 @@ def _records(recorders: dict[bool, RecorderManager]) -> dict[str, dict[str, list
 def _delivery_configs(deliveries: Mapping[str, Delivery]) -> dict[str, dict[str, Any]]:
     return {
         name: {"type": d.type, DELIVERIES[d.type]: d.path, "max_keep_data": d.max_keep_data}
+        | {key: getattr(d, key) for key in ("data_idx", "target") if getattr(d, key) is not None}
         for name, d in deliveries.items()
     }

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.infra.pass_base import PassBase
 
-from fxkd.capture import Captured, Inputs, Layout, PointName, split
+from fxkd.capture import Captured, Inputs, Layout, split
 from fxkd.capture.tape import guard
-from fxkd.checks import Ran, check_calls, point_of, runs
+from fxkd.checks import Ran, check_calls, delivered_point, point_of, runs
 from fxkd.errors import Problems
 from fxkd.modes import merge
 from fxkd.passes import InsertDeliveries, InsertLosses, InsertRecords, ProtectRecords, Prune, run
@@ -188,7 +188,6 @@ def default_passes(spec: Spec, *, clone_records: bool = True, return_records: bo
     """List the passes that a spec asks for, in running order."""
     recorders = {"student": spec.student_recorders, "teacher": spec.teacher_recorders}
     points = {side: {name: point_of(r) for name, r in entries.items()} for side, entries in recorders.items()}
-    deliveries = {name: PointName(d.type, d.path) for name, d in spec.distill_deliveries.items()}
     losses = {
         loss: {argument: source_of(reference) for argument, reference in mapping.items()}
         for loss, mapping in spec.loss_forward_mappings.items()
@@ -197,10 +196,23 @@ def default_passes(spec: Spec, *, clone_records: bool = True, return_records: bo
     where, own = {"teacher": "student"} if spec.self_distillation else {}, own_loss(spec.student_loss)
     return (
         *(InsertRecords(points[side], side, where.get(side)) for side in ("teacher", "student")),
-        InsertDeliveries(deliveries),
+        insert_deliveries(spec),
         InsertLosses(losses, own, spec.return_output, returned, ("teacher",) if spec.teacher_trainable else ()),
         *((ProtectRecords(),) if clone_records else ()),
         Prune(),
+    )
+
+
+def insert_deliveries(spec: Spec) -> InsertDeliveries:
+    """Give the pass that hands values over from one model to the other."""
+    deliveries = spec.distill_deliveries
+    source, target = ("student", "teacher") if spec.student_first else ("teacher", "student")
+    return InsertDeliveries(
+        {name: delivered_point(delivery, gives=True) for name, delivery in deliveries.items()},
+        source,
+        target,
+        {name: delivered_point(delivery, gives=False) for name, delivery in deliveries.items()},
+        {name: delivery.data_idx for name, delivery in deliveries.items() if delivery.data_idx is not None},
     )
 
 

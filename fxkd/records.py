@@ -1,5 +1,6 @@
 """What one record is: a value as it was, the inputs of a call, and a part of either."""
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -78,7 +79,7 @@ def function_inputs(place: Place) -> Callable[[tuple[Any, ...], dict[str, Any]],
     function, order = original(place), list[str]()
     with suppress(ValueError, TypeError):  # some builtins have no signature
         order = list(inspect.signature(function).parameters)
-    first = 1 if _is_bound(place, function) else 0
+    first = bound_arguments(place)
 
     def record(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         names = [name for name in order if name in kwargs] + [name for name in kwargs if name not in order]
@@ -87,11 +88,31 @@ def function_inputs(place: Place) -> Callable[[tuple[Any, ...], dict[str, Any]],
     return record
 
 
-def _is_bound(place: Place, function: Callable[..., Any]) -> bool:
-    """Say whether a call of the place gives ``self`` or ``cls`` as the first argument."""
+def bound_arguments(place: Place) -> int:
+    """Count the arguments that a call of the place gives by itself: ``self`` or ``cls``, or none."""
     if not isinstance(place.owner, type):
-        return False
-    return not isinstance(described_like(class_attribute(place.owner, place.name), function), staticmethod)
+        return 0
+    described = described_like(class_attribute(place.owner, place.name), original(place))
+    return 0 if isinstance(described, staticmethod) else 1
+
+
+def with_part(value: Any, data_idx: int | str, part: Any, where: str) -> Any:
+    """Give ``value`` with one part replaced, its type unchanged.
+
+    Raises:
+        PointError: There is no such part; ``where`` begins the message.
+
+    >>> with_part((1, 2), 0, 5, "here"), with_part({"a": 1}, "a", 5, "here")
+    ((5, 2), {'a': 5})
+    """
+    pick(value, data_idx, where)
+    if isinstance(value, tuple):
+        parts = [*value]
+        parts[int(data_idx)] = part
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    changed = copy.copy(value)
+    changed[data_idx] = part
+    return changed
 
 
 def pick(record: Any, data_idx: int | str, where: str) -> Any:

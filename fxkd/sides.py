@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxkd.capture import Captured, Inputs, Layout, PointName, capture, split
-from fxkd.checks import point_of
+from fxkd.checks import delivered_point, point_of
 from fxkd.passes import join
 from fxkd.passes.join import Side
 from fxkd.spec import Spec
@@ -31,11 +31,18 @@ def capture_student(
     student: nn.Module, spec: Spec, inputs: Inputs, layout: Layout, *, sketch: bool = False
 ) -> Captured:
     """Capture the student with its points, and those at which it teaches itself; gradients as they are now."""
-    delivered, grad = _delivered_points(spec), torch.is_grad_enabled() and spec.student_trainable
+    delivered, grad = _delivered_points(spec, of_student=True), torch.is_grad_enabled() and spec.student_trainable
     taught = spec.teacher_recorders.values() if spec.self_distillation else ()
     points = [*map(point_of, (*spec.student_recorders.values(), *taught)), *delivered]
     return capture(
-        student, inputs, name="student", points=points, whole=delivered, grad=grad, layout=layout, sketch=sketch
+        student,
+        inputs,
+        name="student",
+        points=points,
+        whole=[] if spec.student_first else delivered,
+        grad=grad,
+        layout=layout,
+        sketch=sketch,
     )
 
 
@@ -44,12 +51,14 @@ def capture_teacher(
 ) -> Captured:
     """Capture the teacher with its points, without gradients unless it is to have them."""
     grad = spec.teacher_grad and torch.is_grad_enabled()
-    points = [*map(point_of, spec.teacher_recorders.values()), *_delivered_points(spec)]
-    return capture(teacher, inputs, name="teacher", points=points, grad=grad, layout=layout, sketch=sketch)
+    delivered = _delivered_points(spec, of_student=False)
+    points = [*map(point_of, spec.teacher_recorders.values()), *delivered]
+    whole = delivered if spec.student_first else []
+    return capture(teacher, inputs, name="teacher", points=points, whole=whole, grad=grad, layout=layout, sketch=sketch)
 
 
-def _delivered_points(spec: Spec) -> list[PointName]:
-    return [PointName(delivery.type, delivery.path) for delivery in spec.distill_deliveries.values()]
+def _delivered_points(spec: Spec, *, of_student: bool) -> list[PointName]:
+    return [delivered_point(one, gives=one.from_student is of_student) for one in spec.distill_deliveries.values()]
 
 
 def join_sides(sides: Sequence[Captured], modules: Mapping[str, nn.Module], spec: Spec) -> fx.GraphModule:
@@ -58,4 +67,5 @@ def join_sides(sides: Sequence[Captured], modules: Mapping[str, nn.Module], spec
     student, *teachers = sides
     first = [Side(teacher.name, teacher.graph, grad=spec.teacher_grad) for teacher in teachers]
     last = Side(student.name, student.graph, grad=spec.student_trainable)
-    return join((*first, last), held, spec.inputs, [side.name for side in first] if spec.teacher_trainable else ())
+    order = (last, *first) if spec.student_first else (*first, last)
+    return join(order, held, spec.inputs, [side.name for side in first] if spec.teacher_trainable else ())

@@ -59,7 +59,10 @@ def _records(spec: Spec) -> Iterator[str]:
 
 def _deliveries(spec: Spec) -> Iterator[str]:
     for name, delivery in spec.distill_deliveries.items():
-        yield f"{name}: teacher -> student, {delivery.type} {delivery.path!r}"
+        way = "student -> teacher" if delivery.from_student else "teacher -> student"
+        target = f" to {delivery.target!r}" if delivery.target is not None else ""
+        part = f"[{delivery.data_idx!r}]" if delivery.data_idx is not None else ""
+        yield f"{name}: {way}, {delivery.type} {delivery.path!r}{part}{target}"
 
 
 def _built(modules: nn.Module) -> Iterator[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 
-from fxkd.capture.captured import PointCall, bundle
+from fxkd.capture.captured import PointCall, bundle, call_inputs
 from fxkd.capture.structure import tensors
 from fxkd.capture.tidy import ARITHMETIC, SIZES
 from fxkd.passes.insert_deliveries import deliver
@@ -33,6 +33,7 @@ FUNCTIONS: dict[Any, str] = {
     add_losses: "total",
     mean_of: "mean",
     bundle: "bundle",
+    call_inputs: "bundle",
     module_inputs: "bundle",
     torch.is_grad_enabled: "mode",
     torch._C._set_grad_enabled: "mode",

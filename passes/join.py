@@ -32,13 +32,13 @@ def join(
     inputs: Sequence[str] = (),
     others: Collection[str] = (),
 ) -> fx.GraphModule:
-    """Join captured graphs, in order, into one GraphModule that returns what the last one returns.
+    """Join captured graphs, in order, into one GraphModule that returns what the student returns.
 
     Placeholders of the same name become one. The module hangs on the objects in ``modules`` themselves, not on copies
     of them, so what is done to them later (loading weights, moving, replacing a module that is one node) is seen.
 
     Args:
-        sides: The models in running order; the student is the last.
+        sides: The models in running order; the one that is returned is ``student``, else the last.
         modules: What the targets start with -> the object.
         inputs: Further placeholders, for values that no model takes.
         others: Names of further sides whose results are returned too.
@@ -48,13 +48,15 @@ def join(
     placeholders = {name: graph.placeholder(name) for name in names}
     results = {side.name: _copy(graph, side, placeholders) for side in sides}
     values = {side.name: _output(side.graph).meta.get("val") for side in sides}
-    graph.output(_returned(results, others)).meta.update(val=_returned(values, others), returns=sides[-1].name)
+    last = "student" if "student" in results else sides[-1].name
+    value = _returned(values, last, others)
+    graph.output(_returned(results, last, others)).meta.update(val=value, returns=last)
     return on_modules(graph, modules)
 
 
-def _returned(of_sides: Mapping[str, Any], others: Collection[str]) -> dict[str, Any]:
-    """Choose among what belongs to the sides: the last one's, and the others' if they are asked for."""
-    chosen = {"output": list(of_sides.values())[-1]}
+def _returned(of_sides: Mapping[str, Any], last: str, others: Collection[str]) -> dict[str, Any]:
+    """Choose among what belongs to the sides: the student's, and the others' if they are asked for."""
+    chosen = {"output": of_sides[last]}
     return chosen | {"others": {name: of_sides[name] for name in others}} if others else chosen
 
 

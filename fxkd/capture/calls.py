@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
-from fxkd.capture.captured import PointCall, PointName, bundle
+from fxkd.capture.captured import PointCall, PointName, call_inputs
 from fxkd.capture.discover import Outcome
 from fxkd.capture.generators import Generators
 from fxkd.capture.held import Parts
@@ -25,7 +25,7 @@ from fxkd.capture.tape import CONSTANTS, Tape, guard
 from fxkd.errors import CaptureError
 from fxkd.patcher import patched
 from fxkd.points import Place
-from fxkd.records import function_inputs, module_inputs
+from fxkd.records import bound_arguments, function_inputs, module_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Calls:
         self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any, points: tuple[PointName, ...]
     ) -> Any:
         tape, path = self.tape, self.paths[id(module)]
-        self._mark_inputs(points, module_inputs, (args, kwargs))
+        taken = self._mark_inputs(points, module_inputs, (args, kwargs))
         arguments = tape.argument(args), tape.argument(kwargs)
         with quiet(tape):
             own = [*module.parameters(), *module.buffers()]
@@ -138,23 +138,24 @@ class Calls:
             node = tape.graph.create_node("call_module", f"{tape.name}.{path}", *arguments)
             node.meta.update(mutates=written(before), reads=storages(own), stateful=_has_state(module))
             node.meta["effect"] = contents.changed() or not tensors(value)
+            node.meta["takes"] = taken
         return self._bind_call(value, node, points)
 
     # Named functions
 
     def wrap_function(self, named: Named) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Make what stands for a named function or method."""
-        given = function_inputs(named.place)
+        given, own = function_inputs(named.place), bound_arguments(named.place)
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
                 if not self.tape.listening:
                     self._refuse_unheard(named)
                     return original(*args, **kwargs)
-                self._mark_inputs(named.points, bundle, (given(args, kwargs),))
+                taken = self._mark_inputs(named.points, call_inputs, (given(args, kwargs), args[own:], kwargs))
                 if named.outcomes is None:
                     return self._mark_outputs(named.points, original(*args, **kwargs))
-                return self._call_whole(args, kwargs, named)
+                return self._call_whole(args, kwargs, named, {"takes": taken, "own": own})
 
             return call
 
@@ -180,7 +181,7 @@ class Calls:
             )
         self.must_open.update(map(id, self._inside))
 
-    def _call_whole(self, args: Any, kwargs: Any, named: Named) -> Any:
+    def _call_whole(self, args: Any, kwargs: Any, named: Named, notes: dict[str, Any]) -> Any:
         """Keep the function as one node: its body runs at every step, never while it is recorded."""
         outcomes = named.outcomes or []
         calls = sum(1 for node in self.tape.graph.nodes if node.meta.get("function") == named.place.path)
@@ -196,6 +197,7 @@ class Calls:
             mutates=storages([given[index] for index in outcome.changed]),
             storages=storages(value) | shared,
             stateful=True,
+            **notes,
         )
         return self._bind_call(value, node, named.points)
 
@@ -251,12 +253,15 @@ class Calls:
             return value
         return self._seen(value, self.tape.graph.call_function(operator.getitem, (node, key)))
 
-    def _mark_inputs(self, points: tuple[PointName, ...], gather: Callable[..., Any], given: tuple[Any, ...]) -> None:
-        """Let a node ``gather(*given)`` hold what a call was given."""
-        for point in points:
-            if point.kind.endswith("Inputs"):
-                node = self.tape.emit(gather, given)
-                node.meta.update(val=gather(*given), storages=storages(given), calls=(self._next(point),))
+    def _mark_inputs(
+        self, points: tuple[PointName, ...], gather: Callable[..., Any], given: tuple[Any, ...]
+    ) -> tuple[PointCall, ...]:
+        """Let a node ``gather(*given)`` hold what a call was given; say which calls of points these are."""
+        calls = tuple(self._next(point) for point in points if point.kind.endswith("Inputs"))
+        for call in calls:
+            node = self.tape.emit(gather, given)
+            node.meta.update(val=gather(*given), storages=storages(given), calls=(call,))
+        return calls
 
     def _mark_outputs(self, points: tuple[PointName, ...], value: Any) -> Any:
         for point in points:

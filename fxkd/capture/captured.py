@@ -81,6 +81,11 @@ def find_calls(graph: fx.Graph, point: PointName) -> Iterator[tuple[fx.Node, int
                 yield node, call.index
 
 
+def call_inputs(record: list[Any], args: Any, kwargs: Any) -> list[Any]:
+    """Give the record of a function's inputs; the other arguments are what it was called with, ``self`` left out."""
+    return record
+
+
 def bundle(value: Any) -> Any:
     """Hold several values as the one value that a call took or gave; the identity when it runs."""
     return value

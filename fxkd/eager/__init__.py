@@ -1,7 +1,10 @@
 """Recorders and deliveries as context managers: the reference semantics, MMRazor's names, no graph."""
 
+from fxkd.eager.deliveries import FunctionInputsDelivery as FunctionInputsDelivery
 from fxkd.eager.deliveries import FunctionOutputsDelivery as FunctionOutputsDelivery
+from fxkd.eager.deliveries import MethodInputsDelivery as MethodInputsDelivery
 from fxkd.eager.deliveries import MethodOutputsDelivery as MethodOutputsDelivery
+from fxkd.eager.deliveries import ModuleInputsDelivery as ModuleInputsDelivery
 from fxkd.eager.deliveries import ModuleOutputsDelivery as ModuleOutputsDelivery
 from fxkd.eager.managers import DistillDeliveryManager as DistillDeliveryManager
 from fxkd.eager.managers import RecorderManager as RecorderManager

@@ -7,7 +7,15 @@ from typing import Any
 from torch import nn
 
 from fxkd.eager.configs import Configs, build
-from fxkd.eager.deliveries import Delivery, FunctionOutputsDelivery, MethodOutputsDelivery, ModuleOutputsDelivery
+from fxkd.eager.deliveries import (
+    Delivery,
+    FunctionInputsDelivery,
+    FunctionOutputsDelivery,
+    MethodInputsDelivery,
+    MethodOutputsDelivery,
+    ModuleInputsDelivery,
+    ModuleOutputsDelivery,
+)
 from fxkd.eager.recorder import Recorder
 from fxkd.eager.recorders import (
     FunctionInputsRecorder,
@@ -33,6 +41,9 @@ DELIVERIES: dict[str, type[Delivery]] = {
     "FunctionOutputs": FunctionOutputsDelivery,
     "MethodOutputs": MethodOutputsDelivery,
     "ModuleOutputs": ModuleOutputsDelivery,
+    "FunctionInputs": FunctionInputsDelivery,
+    "MethodInputs": MethodInputsDelivery,
+    "ModuleInputs": ModuleInputsDelivery,
 }
 
 

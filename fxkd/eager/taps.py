@@ -6,6 +6,7 @@ from functools import wraps
 from typing import Any, Protocol
 
 from fxkd.patcher import lock, own, patched
+from fxkd.records import pick, with_part
 
 Observer = Callable[[tuple[Any, ...], dict[str, Any]], Callable[[Any], None]]
 """Sees the arguments before the call, gives what sees the value after it."""
@@ -15,6 +16,9 @@ class Queue(Protocol):
     """What a tap needs of a delivery."""
 
     override_data: bool
+    is_of_inputs: bool
+    data_idx: int | str | None
+    own_arguments: int
 
     def require_room(self) -> None: ...
     def push(self, value: Any) -> None: ...
@@ -44,15 +48,33 @@ class Tap:
 
     def _value(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the function, or take the value that was delivered; of several deliveries the last one gives it."""
-        keeping = [delivery for delivery in self.deliveries if not delivery.override_data]
-        giving = [delivery for delivery in self.deliveries if delivery.override_data]
-        for delivery in keeping:
+        for delivery in self._those(keep=True):
             delivery.require_room()
-        delivered = [delivery.pop() for delivery in giving]
-        value = delivered[-1] if delivered else function(*args, **kwargs)
-        for delivery in keeping:
-            delivery.push(value)
+        args, kwargs = self._arguments(args, kwargs)
+        outputs = self._those(keep=False, of_inputs=False)
+        whole = [delivery.pop() for delivery in outputs if delivery.data_idx is None]
+        value = whole[-1] if whole else function(*args, **kwargs)
+        for delivery in outputs:
+            if delivery.data_idx is not None:
+                value = with_part(value, delivery.data_idx, delivery.pop(), str(delivery))
+        for delivery in self._those(keep=True, of_inputs=False):
+            whole_value = delivery.data_idx is None
+            delivery.push(value if whole_value else pick(value, delivery.data_idx or 0, str(delivery)))
         return value
+
+    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Keep what a call is given, or give it what another was given."""
+        for delivery in self._those(keep=True, of_inputs=True):
+            delivery.push((args[delivery.own_arguments :], kwargs))
+        for delivery in self._those(keep=False, of_inputs=True):
+            given, kwargs = delivery.pop()
+            args = (*args[: delivery.own_arguments], *given)
+        return args, kwargs
+
+    def _those(self, *, keep: bool, of_inputs: bool | None = None) -> list[Queue]:
+        """List the deliveries that keep values now, or those that give them."""
+        ours = [delivery for delivery in self.deliveries if delivery.override_data is not keep]
+        return [delivery for delivery in ours if of_inputs in (None, delivery.is_of_inputs)]
 
 
 _taps: list[Tap] = []  # those in place now

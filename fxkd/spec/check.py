@@ -35,6 +35,9 @@ def check_spec(spec: "Spec", problems: Problems) -> None:
             else:
                 check_config(config, family, f"{section}.{name}", problems)
     _check_losses(spec, problems)
+    if len({delivery.from_student for delivery in spec.distill_deliveries.values()}) == 2:
+        what = "some go to the student and some to the teacher, so that neither model could run first"
+        problems.add("distill_deliveries", what)
     for loss, mapping in spec.loss_forward_mappings.items():
         for argument, reference in mapping.items():
             _check_reference(reference, f"loss_forward_mappings.{loss}.{argument}", spec, problems)

@@ -77,6 +77,11 @@ class Spec(Algorithm):
         asked = self.teacher_recorders or self.distill_deliveries or self.teacher_trainable
         return bool(asked) and not self.self_distillation
 
+    @property
+    def student_first(self) -> bool:
+        """Whether the teacher waits for values of the student."""
+        return any(delivery.from_student for delivery in self.distill_deliveries.values())
+
     def self_taught(self) -> "Spec":
         """Give the spec of a student that is its own teacher: what it learns from gets no gradient."""
         mappings = {

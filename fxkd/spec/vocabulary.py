@@ -23,7 +23,14 @@ RECORDERS = (
     "MethodInputs",
     "Parameter",
 )
-DELIVERIES = {"ModuleOutputs": "source", "FunctionOutputs": "func_path", "MethodOutputs": "method_path"}
+DELIVERIES = {
+    "ModuleOutputs": "source",
+    "FunctionOutputs": "func_path",
+    "MethodOutputs": "method_path",
+    "ModuleInputs": "source",
+    "FunctionInputs": "func_path",
+    "MethodInputs": "method_path",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,11 +43,23 @@ class Recorder:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
-    """A point at which the student takes the teacher's values, first in first out, at most ``max_keep_data`` a step."""
+    """A point at which one model takes the other's values, first in first out, at most ``max_keep_data`` a step.
+
+    The student takes the teacher's, or with ``from_student`` the other way round. ``target`` is the point in the model
+    that takes, if it has another path there, and ``data_idx`` the one part of what a call gives that is handed over.
+    """
 
     type: str
     path: str
     max_keep_data: int = 1
+    data_idx: int | str | None = None
+    from_student: bool = False
+    target: str | None = None
+
+    @property
+    def is_of_inputs(self) -> bool:
+        """Whether what a call takes is handed over, and not what it gives."""
+        return self.type.endswith("Inputs")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,6 +186,10 @@ def read_delivery(given: Any, where: str, problems: Problems) -> Delivery | None
     delivery = read_entry(Delivery, renamed, where, problems)
     if delivery is not None and delivery.max_keep_data < 1:
         problems.add(f"{where}.max_keep_data", f"is {delivery.max_keep_data}; at least one value must be kept")
+        return None
+    if delivery is not None and delivery.is_of_inputs and delivery.data_idx is not None:
+        what = "picks a part of what a call gives; the inputs of a call are handed over all together"
+        problems.add(f"{where}.data_idx", what)
         return None
     return delivery
 

@@ -146,7 +146,7 @@ def test_all_problems_come_at_once() -> None:
     with pytest.raises(SpecError) as caught:
         DistillDeliveryManager(
             {
-                "a": {"type": "FunctionInputs", "func_path": "a.b", "max_keep_data": 1},
+                "a": {"type": "Parameter", "func_path": "a.b", "max_keep_data": 1},
                 "b": {"type": "FunctionOutputs", "func_path": "a.b"},
                 "c": {"type": "FunctionOutputs", "func_path": "a", "max_keep_data": 1, "_scope_": "mmrazor"},
             }
