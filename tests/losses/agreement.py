@@ -16,6 +16,14 @@ def value_and_gradients(function: Formula, student: Tensor, teacher: Tensor, *re
     return [value.detach(), *gradients]
 
 
+def value_and_gradient(function: Formula, value: Tensor) -> list[Tensor]:
+    """Return what a function of one tensor gives, and its gradient."""
+    value = value.detach().clone().requires_grad_()
+    result = function(value)
+    (gradient,) = torch.autograd.grad(result.sum(), value, materialize_grads=True)
+    return [result.detach(), gradient]
+
+
 def assert_agrees(loss: nn.Module, formula: Formula, *inputs: Tensor) -> None:
     """Check value and both gradients of ``loss`` against ``formula``."""
     torch.testing.assert_close(
