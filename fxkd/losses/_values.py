@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -47,3 +48,8 @@ def per_sample(value: Tensor) -> Tensor:
 def nothing(*values: Tensor) -> Tensor:
     """Give what an empty batch costs: 0, with a zero gradient to each of ``values``."""
     return torch.stack([value.sum() for value in values]).sum() * 0.0
+
+
+def huber(difference: Tensor) -> Tensor:
+    """Return half the square where the difference is under 1, else its size less a half, element by element."""
+    return F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none")
