@@ -37,11 +37,11 @@ def check_numbers(owner: nn.Module, **options: object) -> None:
             raise refusal(owner, f"{name} is {value!r}; it must be a number.{hint}")
 
 
-def check_temperature(owner: nn.Module, tau: float) -> None:
+def check_temperature(owner: nn.Module, tau: float, name: str = "tau") -> None:
     """Refuse a temperature that is not a number above zero."""
-    check_numbers(owner, tau=tau)
+    check_numbers(owner, **{name: tau})
     if not tau > 0:
-        raise refusal(owner, f"tau is {tau!r}; a temperature must be above 0.")
+        raise refusal(owner, f"{name} is {tau!r}; a temperature must be above 0.")
 
 
 def check_whole(owner: nn.Module, **options: object) -> None:
@@ -90,12 +90,12 @@ def check_tensor(owner: nn.Module, **values: Tensor) -> None:
             raise refusal(owner, f"{name} is a single number; it needs a dim of samples, (N, ...).")
 
 
-def check_logits(owner: nn.Module, **values: Tensor) -> None:
-    """Refuse what is not of the form (N, C)."""
+def check_logits(owner: nn.Module, /, what: str = "logits (N, C)", **values: Tensor) -> None:
+    """Refuse what has not two dims."""
     _check_tensors(owner, values)
     for name, value in values.items():
         if value.ndim != 2:
-            raise refusal(owner, f"{name} has shape {tuple(value.shape)}; it takes logits (N, C).")
+            raise refusal(owner, f"{name} has shape {tuple(value.shape)}; it takes {what}.")
 
 
 def check_maps(owner: nn.Module, **values: Tensor) -> None:

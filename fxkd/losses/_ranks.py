@@ -14,7 +14,7 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     """
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return value
-    total: Tensor = _SumOverRanks.apply(value)
+    total: Tensor = _SumOverRanks.apply(value)  # type: ignore[no-untyped-call]
     return total
 
 

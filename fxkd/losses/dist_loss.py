@@ -14,7 +14,7 @@ from fxkd.registry import loss
 def _correlation(left: Tensor, right: Tensor) -> Tensor:
     """Return Pearson's correlation of each row with its partner, and 0 for a row that is constant."""
     left, right = (side - side.mean(dim=1, keepdim=True) for side in (left, right))
-    lengths = torch.linalg.vector_norm(left, dim=1) * torch.linalg.vector_norm(right, dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(left, dim=1) * torch.linalg.vector_norm(right, dim=1)
     return (left * right).sum(dim=1) / (lengths + 1e-8)
 
 

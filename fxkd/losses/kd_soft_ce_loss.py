@@ -94,7 +94,7 @@ class KDSoftCELoss(nn.Module):
         total = self.loss_weight * self._reduced(costs, reduction, avg_factor)
         return self.tau**2 * total if self.mult_tem_square else total
 
-    def _check_weight(self, weight: Tensor, costs: Tensor) -> None:
+    def _check_weight(self, weight: object, costs: Tensor) -> None:
         if not isinstance(weight, Tensor) or weight.shape != costs.shape:
             found = f"has shape {tuple(weight.shape)}" if isinstance(weight, Tensor) else f"is {weight!r}"
             raise refusal(self, f"weight {found}; it takes one number a sample, of shape {tuple(costs.shape)}.")
