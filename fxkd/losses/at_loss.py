@@ -1,18 +1,17 @@
 """Distance of two attention maps: where a network looks, whatever its channels."""
 
-import torch
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from fxkd.losses._checks import check_numbers, check_same_space
+from fxkd.losses._values import average, full, rows, unit
 from fxkd.registry import loss
 
 
 def attention_map(feature: Tensor) -> Tensor:
     """Return the mean square over the channels of (N, C, ...) as rows (N, space) of length 1."""
-    energy = feature.pow(2).mean(dim=1).reshape(feature.shape[0], -1)
-    length: Tensor = torch.linalg.vector_norm(energy, dim=1, keepdim=True)
-    # The floor is no number in float16, so a dead sample gets its own divisor: 0 / 1, with a zero gradient.
-    return energy / length.clamp_min(1e-12).masked_fill(length == 0, 1.0)
+    return unit(rows(full(feature).pow(2).mean(dim=1)))
 
 
 @loss("ATLoss")
@@ -38,11 +37,14 @@ class ATLoss(nn.Module):
 
     From "Paying More Attention to Attention", arXiv 1612.03928.
 
+    >>> import torch
     >>> student = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])  # two channels, both look at the first position
     >>> teacher = torch.tensor([[[0.0, 5.0]]])  # one channel, looks at the second
     >>> ATLoss(loss_weight=250)(student, teacher)
     tensor(250.)
     """
+
+    kind: ClassVar[str] = "feature"
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
@@ -52,4 +54,4 @@ class ATLoss(nn.Module):
     def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
         check_same_space(self, s_feature=s_feature, t_feature=t_feature)
         difference = attention_map(s_feature) - attention_map(t_feature)
-        return self.loss_weight * difference.pow(2).mean()
+        return self.loss_weight * average(difference.pow(2))

@@ -1,9 +1,12 @@
 """Divergence of where each channel looks: distillation of segmentation and detection maps."""
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxkd.losses._checks import check_numbers, check_same_shape, check_temperature, refusal
+from fxkd.losses._values import full
 from fxkd.losses.kl_divergence import kl_terms
 from fxkd.registry import loss
 
@@ -35,6 +38,8 @@ class ChannelWiseDivergence(nn.Module):
     tensor(1.1504)
     """
 
+    kind: ClassVar[str] = "feature"
+
     def __init__(self, tau: float = 1.0, loss_weight: float = 1.0) -> None:
         super().__init__()
         check_temperature(self, tau)
@@ -47,7 +52,7 @@ class ChannelWiseDivergence(nn.Module):
         if preds_S.ndim < 3:
             problem = f"preds_S has shape {tuple(preds_S.shape)}; it needs space axes after (N, C)."
             raise refusal(self, f"{problem} For logits take KLDivergence.")
-        log_student = F.log_softmax(preds_S.flatten(2) / self.tau, dim=2)
-        log_teacher = F.log_softmax(preds_T.flatten(2) / self.tau, dim=2)
-        channels = preds_S.shape[0] * preds_S.shape[1]
+        log_student = F.log_softmax(full(preds_S).flatten(2) / self.tau, dim=2)
+        log_teacher = F.log_softmax(full(preds_T).flatten(2) / self.tau, dim=2)
+        channels = max(preds_S.shape[0] * preds_S.shape[1], 1)
         return self.loss_weight * self.tau**2 * kl_terms(log_teacher, log_student).sum() / channels

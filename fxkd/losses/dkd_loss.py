@@ -1,12 +1,24 @@
 """Divergence of two class distributions in two parts: the labelled class against the rest, the rest among itself."""
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxkd.losses._checks import check_choice, check_numbers, check_same_shape, check_temperature, refusal
+from fxkd.losses._checks import (
+    IGNORED,
+    check_choice,
+    check_flags,
+    check_labels,
+    check_logits,
+    check_numbers,
+    check_same_shape,
+    check_temperature,
+    warn_compat,
+)
+from fxkd.losses._values import full
 from fxkd.losses.kl_divergence import kl_terms
 from fxkd.registry import loss
 
@@ -27,7 +39,7 @@ class DKDLoss(nn.Module):
     """Pull the student to the teacher separately for the labelled class and for the classes beside it.
 
     With ``KL`` the divergence of the teacher's distribution from the student's at temperature ``tau``, summed over the
-    batch::
+    samples with a label::
 
         loss = loss_weight * tau^2 * (alpha * KL(labelled class, rest) + beta * KL(rest among itself))
 
@@ -38,10 +50,12 @@ class DKDLoss(nn.Module):
         reduction: ``"batchmean"`` divides by N. ``"mean"``, ``"sum"`` and ``"none"`` all give the plain sum over the
             batch: that is what they do in MMRazor, whose configurations rely on it.
         loss_weight: Factor of the result.
+        compat: False gives the reductions their meaning: ``"mean"`` averages each of the two parts over its own
+            elements (2 N and N * C of them), ``"none"`` gives the loss of each sample, (N,).
 
     Shape:
-        ``preds_S`` and ``preds_T`` are logits (N, C); ``gt_labels`` are class indices (N,) or (N, 1). Gradient reaches
-        both logits.
+        ``preds_S`` and ``preds_T`` are logits (N, C); ``gt_labels`` are class indices (N,) or (N, 1). A sample whose
+        label is -100 counts nowhere, not in N either; without any other the loss is 0. Gradient reaches both logits.
 
     Raises:
         SpecError: An option has a value it cannot have, the logits differ in shape or are not (N, C), or the labels are
@@ -54,6 +68,8 @@ class DKDLoss(nn.Module):
     tensor(0.9610)
     """
 
+    kind: ClassVar[str] = "response"
+
     def __init__(
         self,
         tau: float = 1.0,
@@ -61,38 +77,46 @@ class DKDLoss(nn.Module):
         beta: float = 1.0,
         reduction: str = "batchmean",
         loss_weight: float = 1.0,
+        compat: bool = True,
     ) -> None:
         super().__init__()
         check_temperature(self, tau)
         check_numbers(self, alpha=alpha, beta=beta, loss_weight=loss_weight)
         check_choice(self, "reduction", reduction, ("batchmean", "mean", "sum", "none"))
+        check_flags(self, compat=compat)
+        if compat and reduction in ("mean", "none"):
+            warn_compat(
+                self, f"reduction {reduction!r} gives the sum over the batch, as in MMRazor", "what its name says"
+            )
         self.tau = tau
         self.alpha = alpha
         self.beta = beta
         self.reduction = reduction
+        self.compat = compat
         self.loss_weight = loss_weight
 
     def forward(self, preds_S: Tensor, preds_T: Tensor, gt_labels: Tensor) -> Tensor:
-        self._check_inputs(preds_S, preds_T, gt_labels)
-        labels = gt_labels.reshape(-1, 1).long()
-        is_target = torch.zeros_like(preds_S, dtype=torch.bool).scatter(1, labels, True)
-        student, teacher = preds_S / self.tau, preds_T / self.tau
+        check_same_shape(self, preds_S=preds_S, preds_T=preds_T)
+        check_logits(self, preds_S=preds_S)
+        check_labels(self, gt_labels, preds_S.shape[0])
+        target_kl, rest_kl = self._parts(full(preds_S) / self.tau, full(preds_T) / self.tau, gt_labels.reshape(-1, 1))
+        counted = (gt_labels != IGNORED).sum().clamp_min(1)
+        if self.reduction == "mean" and not self.compat:
+            target_kl, rest_kl = target_kl / 2, rest_kl / preds_S.shape[1]
+        losses = self.loss_weight * self.tau**2 * (self.alpha * target_kl + self.beta * rest_kl)
+        if self.reduction == "none" and not self.compat:
+            return losses
+        averages = self.reduction == "batchmean" or (self.reduction == "mean" and not self.compat)
+        return losses.sum() / counted if averages else losses.sum()
+
+    def _parts(self, student: Tensor, teacher: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both divergences of each sample, (N,); 0 where the label is to be ignored."""
+        counts = labels != IGNORED
+        labels = labels.long().masked_fill(~counts, 0)
+        is_target = torch.zeros_like(student, dtype=torch.bool).scatter(1, labels, True)
         target_kl = kl_terms(
             _target_and_rest(F.log_softmax(teacher, dim=1), labels, is_target),
             _target_and_rest(F.log_softmax(student, dim=1), labels, is_target),
-        ).sum()
-        rest_kl = kl_terms(_among_rest(teacher, is_target), _among_rest(student, is_target)).sum()
-        total = self.loss_weight * self.tau**2 * (self.alpha * target_kl + self.beta * rest_kl)
-        return total / preds_S.shape[0] if self.reduction == "batchmean" else total
-
-    def _check_inputs(self, preds_S: Tensor, preds_T: Tensor, gt_labels: Tensor) -> None:
-        check_same_shape(self, preds_S=preds_S, preds_T=preds_T)
-        if preds_S.ndim != 2:
-            raise refusal(self, f"preds_S has shape {tuple(preds_S.shape)}; it takes logits (N, C).")
-        samples = preds_S.shape[0]
-        if tuple(gt_labels.shape) not in ((samples,), (samples, 1)) or gt_labels.is_floating_point():
-            raise refusal(
-                self,
-                f"gt_labels is {gt_labels.dtype} of shape {tuple(gt_labels.shape)}; it takes {samples} class indices, "
-                f"of shape ({samples},) or ({samples}, 1). Of soft labels take the argmax.",
-            )
+        )
+        rest_kl = kl_terms(_among_rest(teacher, is_target), _among_rest(student, is_target))
+        return (target_kl * counts).sum(dim=1), (rest_kl * counts).sum(dim=1)

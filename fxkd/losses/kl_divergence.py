@@ -1,16 +1,14 @@
 """Divergence of two softened class distributions: what most people mean by knowledge distillation."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxkd.losses._checks import check_choice, check_numbers, check_same_shape, check_temperature
+from fxkd.losses._values import average, full, per_sample
 from fxkd.registry import loss
-
-
-def _per_sample(terms: Tensor) -> Tensor:
-    return terms.sum() / terms.shape[0]
 
 
 def _unreduced(terms: Tensor) -> Tensor:
@@ -18,8 +16,8 @@ def _unreduced(terms: Tensor) -> Tensor:
 
 
 _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "batchmean": _per_sample,
-    "mean": Tensor.mean,
+    "batchmean": per_sample,
+    "mean": average,
     "sum": Tensor.sum,
     "none": _unreduced,
 }
@@ -65,6 +63,8 @@ class KLDivergence(nn.Module):
     tensor(0.)
     """
 
+    kind: ClassVar[str] = "response"
+
     def __init__(
         self, tau: float = 1.0, reduction: str = "batchmean", loss_weight: float = 1.0, teacher_detach: bool = True
     ) -> None:
@@ -82,7 +82,7 @@ class KLDivergence(nn.Module):
         check_same_shape(self, preds_S=preds_S, preds_T=preds_T)
         if self.teacher_detach:
             preds_T = preds_T.detach()
-        log_student = F.log_softmax(preds_S / self.tau, dim=1)
-        log_teacher = F.log_softmax(preds_T / self.tau, dim=1)
+        log_student = F.log_softmax(full(preds_S) / self.tau, dim=1)
+        log_teacher = F.log_softmax(full(preds_T) / self.tau, dim=1)
         divergence = _REDUCTIONS[self.reduction](kl_terms(log_teacher, log_student))
         return self.loss_weight * self.tau**2 * divergence

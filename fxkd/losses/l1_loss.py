@@ -1,9 +1,12 @@
 """Absolute distance of two features."""
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxkd.losses._checks import check_choice, check_numbers, check_same_shape
+from fxkd.losses._values import average, full
 from fxkd.registry import loss
 
 
@@ -41,6 +44,8 @@ class L1Loss(nn.Module):
     tensor(1.5000)
     """
 
+    kind: ClassVar[str] = "feature"
+
     def __init__(
         self,
         loss_weight: float = 1.0,
@@ -58,4 +63,7 @@ class L1Loss(nn.Module):
 
     def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
         check_same_shape(self, s_feature=s_feature, t_feature=t_feature)
-        return self.loss_weight * F.l1_loss(s_feature, t_feature, reduction=self.reduction)
+        distance = F.l1_loss(full(s_feature), full(t_feature), reduction="none")
+        if self.reduction == "none":
+            return self.loss_weight * distance
+        return self.loss_weight * (distance.sum() if self.reduction == "sum" else average(distance))

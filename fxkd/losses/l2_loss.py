@@ -1,17 +1,20 @@
 """Euclidean distance of two features."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from fxkd.losses._checks import check_choice, check_numbers, check_same_shape
+from fxkd.losses._values import full, rows
 from fxkd.registry import loss
 
 
 def _unit_samples(feature: Tensor) -> Tensor:
     """Return each sample as a row of length 1, (N, features); a sample of zeros stays zero."""
-    rows = feature.reshape(feature.shape[0], -1)
-    length: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return rows / length.masked_fill(length == 0, 1.0)
+    samples = rows(feature)
+    length: Tensor = torch.linalg.vector_norm(samples, dim=1, keepdim=True)
+    return samples / length.masked_fill(length == 0, 1.0)
 
 
 @loss("L2Loss")
@@ -48,6 +51,8 @@ class L2Loss(nn.Module):
     tensor(4.)
     """
 
+    kind: ClassVar[str] = "feature"
+
     def __init__(
         self,
         loss_weight: float = 1.0,
@@ -68,6 +73,7 @@ class L2Loss(nn.Module):
 
     def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
         check_same_shape(self, s_feature=s_feature, t_feature=t_feature)
+        s_feature, t_feature = full(s_feature), full(t_feature)
         if self.normalize:
             s_feature, t_feature = _unit_samples(s_feature) * self.mult, _unit_samples(t_feature) * self.mult
         difference = s_feature - t_feature
@@ -75,4 +81,4 @@ class L2Loss(nn.Module):
             distance: Tensor = torch.linalg.vector_norm(difference)
             return self.loss_weight * distance
         divisor = difference.numel() if self.div_element else difference.shape[0]
-        return self.loss_weight * difference.pow(2).sum() / divisor
+        return self.loss_weight * difference.pow(2).sum() / max(divisor, 1)

@@ -16,6 +16,14 @@ def value_and_gradients(function: Formula, student: Tensor, teacher: Tensor, *re
     return [value.detach(), *gradients]
 
 
+def value_and_gradient(function: Formula, value: Tensor) -> list[Tensor]:
+    """Return what a function of one tensor gives, and its gradient."""
+    value = value.detach().clone().requires_grad_()
+    result = function(value)
+    (gradient,) = torch.autograd.grad(result.sum(), value, materialize_grads=True)
+    return [result.detach(), gradient]
+
+
 def assert_agrees(loss: nn.Module, formula: Formula, *inputs: Tensor) -> None:
     """Check value and both gradients of ``loss`` against ``formula``."""
     torch.testing.assert_close(
@@ -35,12 +43,18 @@ def assert_finite(loss: nn.Module, *inputs: Tensor) -> None:
         assert torch.isfinite(result).all()
 
 
+def assert_costs_nothing(loss: Formula, *inputs: Tensor) -> None:
+    """Check that the value and both gradients are 0."""
+    for result in value_and_gradients(loss, *inputs):
+        torch.testing.assert_close(result, torch.zeros_like(result), rtol=0, atol=0)
+
+
 def assert_finite_in_half(loss: nn.Module, student: Tensor, teacher: Tensor, *rest: Tensor) -> None:
-    """Check float16 and bfloat16: the dtype is kept, everything is finite, the value is about the right one."""
+    """Check float16 and bfloat16: the loss is float32, everything is finite, the value is about the right one."""
     exact = loss(student, teacher, *rest)
     for dtype, tolerance in (torch.float16, 0.02), (torch.bfloat16, 0.3):
         value = loss(student.to(dtype), teacher.to(dtype), *rest)
-        assert value.dtype == dtype
+        assert value.dtype == torch.float32
         torch.testing.assert_close(value.double(), exact, rtol=tolerance, atol=0.01)
         assert_finite(loss, student.to(dtype), teacher.to(dtype), *rest)
 

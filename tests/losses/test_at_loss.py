@@ -11,6 +11,7 @@ from tests.golden import S2, S4, T2, T4, assert_golden
 from tests.losses.agreement import (
     assert_agrees,
     assert_compiles,
+    assert_costs_nothing,
     assert_differentiable,
     assert_finite,
     assert_finite_in_half,
@@ -70,6 +71,10 @@ def test_a_faint_sample_is_divided_by_the_floor() -> None:
 
 def test_layout() -> None:
     assert_layout_does_not_count(ATLoss(), S4, T4)
+
+
+def test_an_empty_batch() -> None:
+    assert_costs_nothing(ATLoss(), S4[:0], T4[:0])
 
 
 def test_half() -> None:

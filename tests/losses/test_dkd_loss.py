@@ -1,16 +1,19 @@
 """Tests of fxkd/losses/dkd_loss.py."""
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor
 
 from fxkd import losses
-from fxkd.errors import SpecError
+from fxkd.errors import SpecError, SpecWarning
 from fxkd.losses import DKDLoss
 from tests.golden import LABELS, S2, S4, T2, T4, assert_golden
 from tests.losses.agreement import (
     assert_agrees,
     assert_compiles,
+    assert_costs_nothing,
     assert_differentiable,
     assert_finite,
     assert_finite_in_half,
@@ -38,11 +41,45 @@ def formula(student: Tensor, teacher: Tensor, labels: Tensor, tau: float, alpha:
     [("batchmean", 1.5046276226), ("mean", 6.0185104906), ("sum", 6.0185104906), ("none", 6.0185104906)],
 )
 def test_golden(reduction: str, expected: float) -> None:
-    assert_golden(DKDLoss(tau=2, alpha=1, beta=0.5, reduction=reduction)(S2, T2, LABELS), expected)
+    with warnings.catch_warnings(action="ignore", category=SpecWarning):
+        loss = DKDLoss(tau=2, alpha=1, beta=0.5, reduction=reduction)
+    assert_golden(loss(S2, T2, LABELS), expected)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_reduction_that_sums_is_told(reduction: str) -> None:
+    with pytest.warns(SpecWarning, match=rf"^DKDLoss: reduction '{reduction}' gives the sum .*; compat=False gives"):
+        DKDLoss(reduction=reduction)
+
+
+def test_reductions_that_mean_what_they_say() -> None:
+    alone = torch.stack([formula(S2[i : i + 1], T2[i : i + 1], LABELS[i : i + 1], 2, 1, 0.5) for i in range(4)])
+    options = {"tau": 2.0, "beta": 0.5, "compat": False}
+    torch.testing.assert_close(DKDLoss(reduction="none", **options)(S2, T2, LABELS), alone)
+    torch.testing.assert_close(DKDLoss(reduction="sum", **options)(S2, T2, LABELS), alone.sum())
+    torch.testing.assert_close(DKDLoss(reduction="batchmean", **options)(S2, T2, LABELS), alone.mean())
+    mean = formula(S2, T2, LABELS, 2, 1, 0) / (4 * 2) + formula(S2, T2, LABELS, 2, 0, 0.5) / (4 * 6)
+    torch.testing.assert_close(DKDLoss(reduction="mean", **options)(S2, T2, LABELS), mean)
+
+
+@pytest.mark.parametrize("reduction", ["batchmean", "mean", "sum", "none"])
+def test_an_ignored_label_is_no_sample(reduction: str) -> None:
+    loss = DKDLoss(tau=2, beta=3, reduction=reduction, compat=False)
+    labels = torch.tensor([0, -100, 2, 3])
+    rest = torch.tensor([0, 2, 3])
+    value, student, teacher = value_and_gradients(loss, S2, T2, labels)
+    expected = value_and_gradients(loss, S2[rest], T2[rest], labels[rest])
+    torch.testing.assert_close([value.sum(), student[rest], teacher[rest]], [expected[0].sum(), *expected[1:]])
+    assert not student[1].any()
+
+
+def test_nothing_to_learn_from() -> None:
+    assert_costs_nothing(DKDLoss(), S2, T2, torch.full((4,), -100))
+    assert_costs_nothing(DKDLoss(), S2[:0], T2[:0], LABELS[:0])
 
 
 def test_found_by_name() -> None:
-    assert type(losses.build({"type": "DKDLoss", "reduction": "mean"})) is DKDLoss
+    assert type(losses.build({"type": "DKDLoss", "reduction": "sum"})) is DKDLoss
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(1, 8), (1, 0), (0, 1)])

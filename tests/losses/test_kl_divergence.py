@@ -12,6 +12,7 @@ from tests.golden import S2, S4, T2, T4, assert_golden
 from tests.losses.agreement import (
     assert_agrees,
     assert_compiles,
+    assert_costs_nothing,
     assert_differentiable,
     assert_finite,
     assert_finite_in_half,
@@ -91,6 +92,11 @@ def test_far_apart_logits_stay_finite() -> None:
 
 def test_layout() -> None:
     assert_layout_does_not_count(KLDivergence(teacher_detach=False), S4, T4)
+
+
+@pytest.mark.parametrize("reduction", ["batchmean", "mean", "sum"])
+def test_an_empty_batch(reduction: str) -> None:
+    assert_costs_nothing(KLDivergence(reduction=reduction, teacher_detach=False), S4[:0], T4[:0])
 
 
 def test_half() -> None:

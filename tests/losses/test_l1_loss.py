@@ -10,6 +10,7 @@ from tests.golden import S4, T4, assert_golden
 from tests.losses.agreement import (
     assert_agrees,
     assert_compiles,
+    assert_costs_nothing,
     assert_differentiable,
     assert_finite,
     assert_finite_in_half,
@@ -61,6 +62,11 @@ def test_equal_features() -> None:
 
 def test_layout() -> None:
     assert_layout_does_not_count(L1Loss(), S4, T4)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_an_empty_batch(reduction: str) -> None:
+    assert_costs_nothing(L1Loss(reduction=reduction), S4[:0], T4[:0])
 
 
 def test_half() -> None:

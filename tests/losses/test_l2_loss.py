@@ -13,6 +13,7 @@ from tests.golden import S2, S4, T2, T4, assert_golden
 from tests.losses.agreement import (
     assert_agrees,
     assert_compiles,
+    assert_costs_nothing,
     assert_differentiable,
     assert_finite,
     assert_finite_in_half,
@@ -110,6 +111,11 @@ def test_the_distance_of_equal_features_has_gradient_zero(normalize: bool) -> No
 
 def test_layout() -> None:
     assert_layout_does_not_count(L2Loss(), S4, T4)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_an_empty_batch(options: dict[str, Any]) -> None:
+    assert_costs_nothing(L2Loss(**options), S4[:0], T4[:0])
 
 
 def test_half() -> None:
