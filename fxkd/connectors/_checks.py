@@ -22,6 +22,12 @@ def check_counts(owner: nn.Module, **options: object) -> None:
             raise refusal(owner, f"{name} is {value!r}; it must be a whole number above 0.")
 
 
+def check_prefix(owner: nn.Module, prefix_tokens: object) -> None:
+    """Refuse a number of tokens that is no whole number of 0 or more."""
+    if not isinstance(prefix_tokens, int) or isinstance(prefix_tokens, bool) or prefix_tokens < 0:
+        raise refusal(owner, f"prefix_tokens is {prefix_tokens!r}; it must be a whole number of 0 or more.")
+
+
 def check_flags(owner: nn.Module, **options: object) -> None:
     """Refuse options that are neither True nor False."""
     for name, value in options.items():
