@@ -99,6 +99,7 @@ def test_class_tokens() -> None:
     ("given", "wanted", "advice"),
     [
         ((2, 4, 6, 5), (3, 4, 6, 5), "the samples, differs"),
+        ((2, 4, 6, 5), (3, 7, 6, 5), "choose other points"),
         ((), (2,), "the samples, differs"),
         ((2, 36, 3), (2, 9, 3), "for (N, C, L) write out a ConvModuleConnector with 'conv_cfg: {type: Conv1d}'"),
         ((2, 33, 3), (2, 7, 6, 5), "the tokens are no map"),

@@ -69,6 +69,10 @@ def test_the_drawn_mask(on_channel: bool) -> None:
     assert mask.double().mean().item() == pytest.approx(0.7, abs=0.03)
 
 
+def test_the_mask_is_drawn_where_the_feature_is() -> None:
+    assert small().draw_mask(torch.empty(2, 6, 3, 3, device="meta")).device.type == "meta"
+
+
 def test_a_new_mask_at_every_call_in_eval_mode_too() -> None:
     connector = small().eval()
     torch.manual_seed(1)
