@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fxkd import registry
 from fxkd.errors import Problems, SpecError
 from fxkd.fakes import Mistake, Stage, Unseen
+from fxkd.fitting import fitting
 from fxkd.spec import Reference, Spec
 from fxkd.spec.check import is_auto
 from fxkd.spec.vocabulary import Config
@@ -111,7 +112,7 @@ def _for_use(use: Use, spec: Spec, lookup: Lookup) -> Config:
     for where, given in ((use.where, value), (partner.where, wanted)):
         if not isinstance(given, Tensor):
             raise SpecError([f"'auto' fits a tensor to a tensor, and {where} is {described(given)}; use data_idx"])
-    return _fitting(tuple(value.shape), tuple(wanted.shape))
+    return fitting(tuple(value.shape), tuple(wanted.shape))
 
 
 def _partner(use: Use, spec: Spec) -> Use:
@@ -150,35 +151,6 @@ def _connected(use: Use, spec: Spec, lookup: Lookup) -> Any:
         return value if use.reference.connector_idx is None else value[use.reference.connector_idx]
     except (Mistake, Unseen) as error:
         raise SpecError([f"the connector {name!r} of the partner gives nothing to fit: {error}"]) from error
-
-
-def _fitting(given: tuple[int, ...], wanted: tuple[int, ...]) -> Config:
-    """Choose by two shapes.
-
-    Raises:
-        SpecError: Nothing simple makes the one the other; says what to write.
-    """
-    if given == wanted:
-        return nn.Identity()
-    if len(given) == len(wanted) == 4 and given[0] == wanted[0] and given[2:] == wanted[2:]:
-        return {"type": "ConvModuleConnector", "in_channel": given[1], "out_channel": wanted[1], "act_cfg": None}
-    if len(given) == len(wanted) and len(given) in (2, 3) and given[:-1] == wanted[:-1]:
-        return {"type": "LinearConnector", "in_features": given[-1], "out_features": wanted[-1]}
-    raise SpecError([f"'auto' cannot make {given} fit {wanted}: {_advice(given, wanted)}"])
-
-
-def _advice(given: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    if len(given) == len(wanted) == 4:
-        return (
-            "it changes channels only; choose points of one height and width, or write out a ConvModuleConnector with "
-            "a stride"
-        )
-    if len(given) == len(wanted) == 3:
-        return (
-            "it changes the last axis only; choose points of one length, or for (N, C, L) write out a "
-            "ConvModuleConnector with 'conv_cfg: {type: Conv1d}'"
-        )
-    return "write out a connector, or a module of your own in its place"
 
 
 def _written(config: Any) -> str:

@@ -13,6 +13,7 @@ from fxkd.errors import SpecError, did_you_mean
 from fxkd.weighted import Weighted
 
 ModuleClass = TypeVar("ModuleClass", bound=type[nn.Module])
+TORCH = "torch.nn."
 
 
 class Registry:
@@ -74,11 +75,15 @@ class Registry:
     def get(self, name: Any) -> type[nn.Module]:
         """Return the class called ``name``; entry points of other packages are loaded when they are asked for.
 
+        ``torch.nn.<Name>`` is the module of that name.
+
         Raises:
             SpecError: There is none (offers the nearest names), or the package that announces it cannot give it.
         """
         if not isinstance(name, str):
             raise SpecError([f"the type of a {self.kind} is a name, not {name!r}"])
+        if name.startswith(TORCH):
+            return torch_module(name.removeprefix(TORCH))
         self._discover()
         if name not in self._classes:
             self._classes[name] = self._load(name)
@@ -167,6 +172,23 @@ def _takes(cls: type[nn.Module], name: str) -> bool:
         return False
     parameters = inspect.signature(cls).parameters.values()
     return any(one.name == name or one.kind is one.VAR_KEYWORD for one in parameters)
+
+
+def torch_module(name: str) -> type[nn.Module]:
+    """Return the class that ``torch.nn`` has under ``name``.
+
+    Raises:
+        SpecError: There is none; offers the nearest names.
+
+    >>> torch_module("Conv2d")
+    <class 'torch.nn.modules.conv.Conv2d'>
+    """
+    known: dict[str, type[nn.Module]] = {
+        key: value for key, value in vars(nn).items() if _is_module_class(value) and value is not nn.Module
+    }
+    if name not in known:
+        raise SpecError([f"torch.nn has no module {name!r}." + did_you_mean(name, known)])
+    return known[name]
 
 
 def _is_module_class(value: object) -> bool:

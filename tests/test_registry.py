@@ -252,3 +252,46 @@ def test_every_member_is_a_module_that_lies_in_its_package() -> None:
         members = [getattr(family, name) for name in set(dir(family)) - {"build"}]
         assert all(issubclass(member, nn.Module) for member in members)
         assert {member.__module__.rpartition(".")[0] for member in members} - {"tests"} == {family.__name__}
+
+
+# Modules of torch
+
+
+@pytest.mark.parametrize("family", [losses_registry, connectors_registry])
+def test_modules_of_torch_by_their_full_name(family: Registry) -> None:
+    assert family.get("torch.nn.SmoothL1Loss") is nn.SmoothL1Loss
+    layer = family.build({"type": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 4, "kernel_size": 1})
+    assert type(layer) is nn.Conv2d
+    assert layer.weight.shape == (4, 3, 1, 1)
+    assert not any(name.startswith("torch") for name in family.names())
+    with pytest.raises(SpecError, match=r"^Conv2d: missing a required argument: 'kernel_size'; it takes \(in_channels"):
+        family.build({"type": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 4})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("torch.nn.Conv2D", r"^torch\.nn has no module 'Conv2D'\. Did you mean 'Conv2d'"),
+        ("torch.nn.Module", r"^torch\.nn has no module 'Module'\."),
+        ("torch.nn.Parameter", r"^torch\.nn has no module 'Parameter'\."),
+        ("torch.nn.functional.relu", r"^torch\.nn has no module 'functional\.relu'\."),
+        ("torch.Tensor", r"^no connector is called 'torch\.Tensor'\."),
+    ],
+)
+def test_what_torch_does_not_have(name: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        connectors.build({"type": name})
+
+
+def test_a_chain_of_many_kinds() -> None:
+    chain = connectors.build(
+        [
+            {"type": "torch.nn.AvgPool2d", "kernel_size": 2},
+            {"type": "ConvModuleConnector", "in_channel": 4, "out_channel": 6},
+            {"type": "TorchNNConnector", "module_name": "Flatten"},
+            nn.Identity(),
+        ]
+    )
+    assert isinstance(chain, nn.Sequential)
+    assert chain(torch.zeros(2, 4, 4, 4)).shape == (2, 24)
+    assert list(chain.state_dict()) == ["1.conv_module.conv.weight", "1.conv_module.conv.bias"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fxkd.connectors._checks import check_counts, check_init_cfg
 from fxkd.connectors._layers import Config, build_activation, build_conv, build_norm, choose
 from fxkd.errors import SpecError
 from fxkd.registry import connector
@@ -82,7 +83,9 @@ class ConvModuleConnector(nn.Module):
         init_cfg: None = None,
     ) -> None:
         super().__init__()
-        _check_order_and_init(order, init_cfg)
+        check_counts(self, in_channel=in_channel, out_channel=out_channel)
+        check_init_cfg(self, init_cfg)
+        _check_order(order)
         conv = build_conv(
             "ConvModuleConnector: conv_cfg",
             conv_cfg,
@@ -115,12 +118,9 @@ class ConvModuleConnector(nn.Module):
         return output
 
 
-def _check_order_and_init(order: object, init_cfg: object) -> None:
+def _check_order(order: object) -> None:
     if not isinstance(order, Sequence) or len(order) != len(_STEPS) or set(order) != set(_STEPS):
         raise SpecError([f"ConvModuleConnector: order is {order!r}; it must hold 'conv', 'norm' and 'act', once each."])
-    if init_cfg is not None:
-        problem = f"ConvModuleConnector: init_cfg is {init_cfg!r}; it can only be None."
-        raise SpecError([f"{problem} Build the connector, then change or load its weights."])
 
 
 def _initialise(conv: Any, activation: Config) -> None:

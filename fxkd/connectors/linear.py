@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from fxkd.connectors._checks import check_counts
 from fxkd.errors import SpecError
 from fxkd.registry import connector
 
@@ -23,7 +24,7 @@ class LinearConnector(nn.Module):
         (..., in_features) to (..., out_features): vectors (N, C) or the hidden states (N, L, C) of a transformer.
 
     Raises:
-        SpecError: The feature's last axis is not ``in_features`` wide.
+        SpecError: A width is no whole number above 0, or the feature's last axis is not ``in_features`` wide.
 
     Such a map between hidden sizes is part of "TinyBERT: Distilling BERT for Natural Language Understanding", arXiv
     1909.10351.
@@ -35,6 +36,7 @@ class LinearConnector(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
+        check_counts(self, in_features=in_features, out_features=out_features)
         self.linear = nn.Linear(in_features, out_features, bias=bias)
 
     def forward(self, feature: Tensor) -> Tensor:

@@ -11,15 +11,8 @@ from torch import Tensor, nn
 from fxkd import connectors
 from fxkd.connectors import ConvModuleConnector
 from fxkd.errors import SpecError
+from tests.connectors.conduct import with_known_parameters
 from tests.golden import S4, assert_golden, sine
-
-
-def with_known_parameters(connector: nn.Module) -> nn.Module:
-    """Set every parameter to ``0.1 cos(k)`` by its own flat index, rounded to float32, then go to float64."""
-    with torch.no_grad():
-        for parameter in connector.parameters():
-            parameter.copy_(0.1 * torch.arange(parameter.numel(), dtype=torch.float64).cos().reshape(parameter.shape))
-    return connector.double()
 
 
 def test_golden() -> None:
@@ -190,6 +183,16 @@ def test_wrong_options() -> None:
         ConvModuleConnector(4, 6, padding_mode="reflection")
     with pytest.raises(SpecError, match=r"bias is 'Auto'; it can be auto, True, False\. Did you mean 'auto'"):
         ConvModuleConnector(4, 6, bias="Auto")
+
+
+@pytest.mark.parametrize("channels", [0, 4.0, "4", True])
+def test_wrong_channels(channels: Any) -> None:
+    with pytest.raises(SpecError, match=r"^ConvModuleConnector: in_channel is .*; it must be a whole number above 0\."):
+        ConvModuleConnector(channels, 6)
+    with pytest.raises(
+        SpecError, match=r"^ConvModuleConnector: out_channel is .*; it must be a whole number above 0\."
+    ):
+        ConvModuleConnector(4, channels)
 
 
 def test_wrong_layers() -> None:

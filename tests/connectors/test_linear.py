@@ -1,5 +1,7 @@
 """Tests of fxkd/connectors/linear.py."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -50,3 +52,11 @@ def test_a_list_builds_a_chain() -> None:
 def test_wrong_width() -> None:
     with pytest.raises(SpecError, match=r"LinearConnector: feature has shape \(4, 6\); its last axis must be .* 5\."):
         LinearConnector(5, 2)(torch.zeros(4, 6))
+
+
+@pytest.mark.parametrize("width", [0, -3, 6.0, "6", True])
+def test_a_width_is_a_number(width: Any) -> None:
+    with pytest.raises(SpecError, match=r"^LinearConnector: in_features is .*; it must be a whole number above 0\."):
+        LinearConnector(width, 5)
+    with pytest.raises(SpecError, match=r"^LinearConnector: out_features is .*; it must be a whole number above 0\."):
+        LinearConnector(5, width)
