@@ -205,4 +205,5 @@ def _plain(value: Any) -> Any:
 losses = Registry("loss", "fxkd.losses")
 connectors = Registry("connector", "fxkd.connectors")
 loss = losses.register
+head = losses.register  # a loss of two values that owns connectors
 connector = connectors.register

@@ -34,7 +34,9 @@ class Spec(Algorithm):
         lines: Where each part is written, if it comes from a file: for messages.
 
     The vocabulary is MMRazor's (https://mmrazor.readthedocs.io); ``pairs`` is short for a recorder on each side,
-    connectors, a loss and its mapping.
+    connectors, a loss and its mapping: each has ``student``, ``teacher`` (points) and ``loss``, and may have ``losses``
+    or ``head`` in its place, ``student_connector``, ``teacher_connector``, ``dim_select``, ``from_teacher``, ``args``
+    and ``name``.
 
     >>> spec = Spec.load({"pairs": [{"student": "layer2", "teacher": "layer2", "loss": {"type": "L2Loss"}}]})
     >>> spec.student_recorders
