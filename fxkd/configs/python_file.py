@@ -1,0 +1,216 @@
+"""A config written in Python -> the data in it, and the line of every part; it is read, not executed."""
+
+import ast
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from fxkd.configs.bases import BASE, Chain, look_up, merge, read_bases, refer, refer_text, without_delete
+from fxkd.configs.executed import execute_file
+from fxkd.configs.expressions import Expressions, NotDone, said
+from fxkd.configs.located import Located, Unknown
+from fxkd.configs.text_file import read_text
+from fxkd.errors import Problems
+
+NO_VALUES = ("an import", "a function", "a class")
+HARMLESS = ("print",)
+
+
+def read_python(
+    path: Path, problems: Problems, notes: Problems | None = None, *, execute: bool = False
+) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """Read a config and what it inherits: its data, and where each part is written.
+
+    Assignments, literals, ``dict()`` calls, names, texts put together and simple arithmetic are understood. What only
+    an execution would give is ``Unknown`` in the data, so that it matters only to who needs it.
+
+    Args:
+        path: The file; ``_base_`` in it names files that are read first, with mmengine's rules.
+        problems: Gets what cannot be read at all.
+        notes: Gets what was left out: bases in other packages, calls that were not made.
+        execute: Execute the files instead, as mmengine does. Only for files that you trust.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "config.py")
+    >>> _ = path.write_text("tau = 4\\nloss = dict(type='KLDivergence', tau=tau)\\n")
+    >>> data, lines = read_python(path, Problems())
+    >>> data["loss"], lines["loss.tau"].rpartition("/")[2]
+    ({'type': 'KLDivergence', 'tau': 4}, 'config.py:2')
+    """
+    found = _File(problems, Problems() if notes is None else notes, execute).read(path, (), "")
+    if found is None:
+        return None, {}
+    located = Located(found, str(path))
+    return located.data(), dict(located.lines())
+
+
+class _File:
+    """Reads a file and its bases."""
+
+    def __init__(self, problems: Problems, notes: Problems, execute: bool) -> None:
+        self.problems = problems
+        self.notes = notes
+        self.execute = execute
+
+    def read(self, path: Path, chain: Chain, asked_at: str) -> dict[Any, Located] | None:
+        """Give each name of the file, and of those that it inherits from, with its value."""
+        if path.suffix != ".py":
+            told = "a Python config inherits from Python configs; write its content into one"
+            self.problems.found.append(f"{asked_at}: {BASE}: '{path}' has the suffix {path.suffix!r}: {told}")
+            return None
+        text = read_text(path, "Python", self.problems, asked_at)
+        tree = None if text is None else self._parse(text, path)
+        if tree is None:
+            return None
+        base = self._bases(tree, (*chain, path))
+        if self.execute:
+            executed = execute_file(tree, path, base, self.problems)
+            names = {name: refer(value, base) for name, value in executed.items()}
+        else:
+            names = Statements(str(path), base, self.notes).run(tree)
+        own = {name: value for name, value in names.items() if _is_value(name, value)}
+        return merge(own, base, self.problems)
+
+    def _parse(self, text: str, path: Path) -> ast.Module | None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Windows paths with single backslashes
+                return ast.parse(text, str(path))
+        except SyntaxError as error:
+            self.problems.found.append(f"{path}:{error.lineno}: is not Python: {error.msg}")
+        except (ValueError, RecursionError, MemoryError) as error:  # a null byte, nesting without end
+            self.problems.found.append(f"{path}: is not Python that can be read: {error}")
+        return None
+
+    def _bases(self, tree: ast.Module, chain: Chain) -> dict[Any, Located]:
+        given = [node for node in tree.body if isinstance(node, ast.Assign) and _assigns(node, BASE)]
+        if not given:
+            return {}
+        value = Expressions(str(chain[-1]), {}).evaluate(given[-1].value)
+        return read_bases(value, self.read, chain, self.problems, self.notes)
+
+
+def _assigns(node: ast.Assign, name: str) -> bool:
+    return any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
+
+
+def _is_value(name: str, value: Located) -> bool:
+    hidden = name.startswith("__") or name == BASE
+    return not hidden and not (isinstance(value.value, Unknown) and value.value.why in NO_VALUES)
+
+
+class Statements(Expressions):
+    """Follows the statements of a file one after another."""
+
+    def __init__(self, file: str, base: dict[Any, Located], notes: Problems) -> None:
+        super().__init__(file, {})
+        self.base = base
+        self.notes = notes
+        path = Path(file)
+        parts = {"fileDirname": str(path.resolve().parent), "fileBasename": path.name}
+        self.about = parts | {"fileBasenameNoExtension": path.stem, "fileExtname": path.suffix}
+
+    def run(self, tree: ast.Module) -> dict[str, Located]:
+        """Give what each name means at the end."""
+        for node in tree.body:
+            self.follow(node)
+        return self.names
+
+    def follow(self, node: ast.stmt) -> None:
+        """Follow one statement; one that is not understood makes unknown what it could change."""
+        line = self.line(node)
+        try:
+            if self._understood(node):
+                return
+            unknown = Unknown(said(node.value if isinstance(node, ast.Expr) else node), line)
+        except NotDone as reason:
+            unknown = Unknown(str(reason), line)
+        except Exception as error:  # noqa: BLE001 (what a file does wrong is told at its line)
+            unknown = Unknown(f"an error ({type(error).__name__}: {error})", line)
+        self.forget_in(node, unknown)
+        if unknown.why not in NO_VALUES:
+            self.notes.found.append(f"{line}: {unknown.why} was not executed")
+            self.notes.places.append("")
+
+    def _understood(self, node: ast.stmt) -> bool:
+        if isinstance(node, ast.Assign):
+            value = self.evaluate(node.value)
+            for target in node.targets:
+                self._assign(target, value)
+        elif isinstance(node, ast.AnnAssign):
+            if node.value is not None:
+                self._assign(node.target, self.evaluate(node.value))
+        elif isinstance(node, ast.AugAssign):
+            self._assign(node.target, self._added(node))
+        elif isinstance(node, ast.Expr):
+            return isinstance(node.value, ast.Constant) or self._called(node.value)
+        elif isinstance(node, ast.Delete) and all(isinstance(one, ast.Name) for one in node.targets):
+            for target in node.targets:
+                self.names.pop(target.id, None)  # type: ignore[attr-defined]
+        else:
+            return isinstance(node, ast.Pass)
+        return True
+
+    def _assign(self, target: ast.expr, value: Located) -> None:
+        if isinstance(target, ast.Name):
+            self.names[target.id] = value
+        elif isinstance(target, (ast.Tuple, ast.List)) and isinstance(value.value, (list, tuple)):
+            for one, part in zip(target.elts, value.value, strict=True):
+                self._assign(one, part)
+        elif isinstance(target, (ast.Subscript, ast.Attribute)):
+            owner = self._evaluate(target.value)
+            key = target.attr if isinstance(target, ast.Attribute) else self._plain(target.slice)
+            if not isinstance(owner.value, dict) and (not isinstance(owner.value, list) or isinstance(key, slice)):
+                raise NotDone(f"the assignment to {ast.unparse(target)!r}")
+            owner.value[key] = value
+        else:
+            raise NotDone(f"the assignment to {ast.unparse(target)!r}")
+
+    def _added(self, node: ast.AugAssign) -> Located:
+        target = ast.parse(ast.unparse(node.target), mode="eval").body  # the same, read instead of written
+        old, more = self._evaluate(ast.copy_location(target, node)), self._evaluate(node.value)
+        if isinstance(old.value, list) and isinstance(node.op, ast.Add) and isinstance(more.value, (list, tuple)):
+            old.value.extend(more.value)
+            return old
+        value = self.binary(node.op, old, more, node)
+        return value if isinstance(value, Located) else self._located(value, self.line(node))
+
+    def _called(self, node: ast.expr) -> bool:
+        """Do what ``update``, ``append`` and ``extend`` do; tell whether the call was one of them."""
+        if not isinstance(node, ast.Call):
+            return False
+        if isinstance(node.func, ast.Name):
+            return node.func.id in HARMLESS and node.func.id not in self.names
+        if not isinstance(node.func, ast.Attribute) or node.func.attr not in ("update", "append", "extend"):
+            return False
+        owner, method = self._evaluate(node.func.value).value, node.func.attr
+        if method == "update" and isinstance(owner, dict):
+            owner.update(self._dict_call(node))
+        elif method in ("append", "extend") and isinstance(owner, list) and len(node.args) == 1:
+            (argument,) = node.args
+            owner.extend([self._entry(argument)] if method == "append" else self._spread(argument))
+        else:
+            return False
+        return True
+
+    def text(self, value: str, node: ast.expr) -> Any:
+        """Put what the bases say, and what the file is called, in the place of ``{{...}}``."""
+        if "{{" not in value:
+            return value
+        filled = re.sub(r"\{\{\s*(file\w+)\s*\}\}", lambda match: self.about.get(match[1], match[0]), value)
+        return self._found(refer_text(filled, self.base, self.line(node)))
+
+    def _set(self, node: ast.Set) -> Any:
+        inner = node.elts[0] if len(node.elts) == 1 else None
+        if isinstance(inner, ast.Set) and len(inner.elts) == 1:  # {{_base_.name}} without quotes
+            return self._evaluate(inner.elts[0])
+        return super()._set(node)
+
+    def _name(self, node: ast.Name) -> Located:
+        return Located(self.base, self.line(node)) if node.id == BASE else super()._name(node)
+
+    def _attribute(self, node: ast.Attribute) -> Located:
+        if isinstance(node.value, ast.Name) and node.value.id == BASE:
+            return self._found(without_delete(look_up(node.attr, self.base, self.line(node))))
+        return super()._attribute(node)
