@@ -9,6 +9,7 @@ from fxkd.configs.located import Located, Unknown
 from fxkd.errors import did_you_mean
 
 LARGEST = 1_000_000  # of a text, a list or a number of bits that arithmetic may make
+DEFINITIONS = ("an import", "a function", "a class")  # their names are no part of a config
 MAPPINGS = ("dict", "ConfigDict", "OrderedDict")
 PURE: Mapping[str, Callable[..., Any]] = {
     one.__name__: one for one in (list, tuple, set, int, float, str, len, min, max, abs, round, sum)
@@ -117,7 +118,8 @@ class Expressions:
         if node.id not in self.names:
             raise NotDone(f"the name {node.id!r}, which the file does not define{_hint(node.id, self.names)}")
         if isinstance(self.names[node.id].value, Unknown):
-            raise NotDone(self.names[node.id].value.why)
+            why = self.names[node.id].value.why
+            raise NotDone(f"the name {node.id!r}, which is {why}" if why in DEFINITIONS else why)
         return self.names[node.id]
 
     def _list(self, node: ast.List | ast.Tuple) -> Any:
@@ -253,7 +255,7 @@ def said(node: ast.AST) -> str:
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         return "an import"
     words = {ast.If: "an 'if'", ast.For: "a 'for'", ast.While: "a 'while'", ast.With: "a 'with'", ast.Try: "a 'try'"}
-    words |= {ast.FunctionDef: "a function", ast.ClassDef: "a class", ast.Lambda: "a function", ast.IfExp: "an 'if'"}
+    words |= {ast.FunctionDef: "a function", ast.ClassDef: "a class", ast.Lambda: "a lambda", ast.IfExp: "an 'if'"}
     return words.get(type(node), f"the code {ast.unparse(node).splitlines()[0]!r}")
 
 

@@ -52,6 +52,18 @@ class Located:
         elif isinstance(self.value, (list, tuple)):
             yield from ((f"[{index}]", part) for index, part in enumerate(self.value))
 
+    def holds(self, other: "Located") -> bool:
+        """Tell whether the container of ``other`` is this one's or in it: to put this into it would make a circle."""
+        seen, waiting = set(), [self]
+        while waiting:
+            one = waiting.pop()
+            if one.value is other.value:
+                return True
+            if id(one.value) not in seen:
+                seen.add(id(one.value))
+                waiting.extend(part for _, part in one.parts())
+        return False
+
     def forget(self, unknown: Unknown) -> None:
         """Make the value, and everything in it that could be changed, unknown."""
         for _, part in self.parts():

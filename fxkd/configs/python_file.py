@@ -8,12 +8,11 @@ from typing import Any
 
 from fxkd.configs.bases import BASE, Chain, look_up, merge, read_bases, refer, refer_text, without_delete
 from fxkd.configs.executed import execute_file
-from fxkd.configs.expressions import Expressions, NotDone, said
+from fxkd.configs.expressions import DEFINITIONS, Expressions, NotDone, said
 from fxkd.configs.located import Located, Unknown
 from fxkd.configs.text_file import read_text
 from fxkd.errors import Problems
 
-NO_VALUES = ("an import", "a function", "a class")
 HARMLESS = ("print",)
 
 
@@ -38,11 +37,13 @@ def read_python(
     >>> data["loss"], lines["loss.tau"].rpartition("/")[2]
     ({'type': 'KLDivergence', 'tau': 4}, 'config.py:2')
     """
-    found = _File(problems, Problems() if notes is None else notes, execute).read(path, (), "")
-    if found is None:
+    try:
+        found = _File(problems, Problems() if notes is None else notes, execute).read(path, (), "")
+        located = Located(found, str(path))
+        return (None, {}) if found is None else (located.data(), dict(located.lines()))
+    except RecursionError:
+        problems.found.append(f"{path}: is nested without end: something in it holds itself")
         return None, {}
-    located = Located(found, str(path))
-    return located.data(), dict(located.lines())
 
 
 class _File:
@@ -77,10 +78,10 @@ class _File:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Windows paths with single backslashes
                 return ast.parse(text, str(path))
-        except SyntaxError as error:
-            self.problems.found.append(f"{path}:{error.lineno}: is not Python: {error.msg}")
-        except (ValueError, RecursionError, MemoryError) as error:  # a null byte, nesting without end
-            self.problems.found.append(f"{path}: is not Python that can be read: {error}")
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # also a null byte, very deep nesting
+            line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+            reason = error.msg if isinstance(error, SyntaxError) else error
+            self.problems.found.append(f"{path}{line}: is not Python: {reason}")
         return None
 
     def _bases(self, tree: ast.Module, chain: Chain) -> dict[Any, Located]:
@@ -97,7 +98,7 @@ def _assigns(node: ast.Assign, name: str) -> bool:
 
 def _is_value(name: str, value: Located) -> bool:
     hidden = name.startswith("__") or name == BASE
-    return not hidden and not (isinstance(value.value, Unknown) and value.value.why in NO_VALUES)
+    return not hidden and not (isinstance(value.value, Unknown) and value.value.why in DEFINITIONS)
 
 
 class Statements(Expressions):
@@ -129,7 +130,7 @@ class Statements(Expressions):
         except Exception as error:  # noqa: BLE001 (what a file does wrong is told at its line)
             unknown = Unknown(f"an error ({type(error).__name__}: {error})", line)
         self.forget_in(node, unknown)
-        if unknown.why not in NO_VALUES:
+        if unknown.why not in DEFINITIONS:
             self.notes.found.append(f"{line}: {unknown.why} was not executed")
             self.notes.places.append("")
 
@@ -163,6 +164,7 @@ class Statements(Expressions):
             key = target.attr if isinstance(target, ast.Attribute) else self._plain(target.slice)
             if not isinstance(owner.value, dict) and (not isinstance(owner.value, list) or isinstance(key, slice)):
                 raise NotDone(f"the assignment to {ast.unparse(target)!r}")
+            self._put(owner, [value])
             owner.value[key] = value
         else:
             raise NotDone(f"the assignment to {ast.unparse(target)!r}")
@@ -171,7 +173,7 @@ class Statements(Expressions):
         target = ast.parse(ast.unparse(node.target), mode="eval").body  # the same, read instead of written
         old, more = self._evaluate(ast.copy_location(target, node)), self._evaluate(node.value)
         if isinstance(old.value, list) and isinstance(node.op, ast.Add) and isinstance(more.value, (list, tuple)):
-            old.value.extend(more.value)
+            old.value.extend(self._put(old, list(more.value)))
             return old
         value = self.binary(node.op, old, more, node)
         return value if isinstance(value, Located) else self._located(value, self.line(node))
@@ -184,15 +186,24 @@ class Statements(Expressions):
             return node.func.id in HARMLESS and node.func.id not in self.names
         if not isinstance(node.func, ast.Attribute) or node.func.attr not in ("update", "append", "extend"):
             return False
-        owner, method = self._evaluate(node.func.value).value, node.func.attr
-        if method == "update" and isinstance(owner, dict):
-            owner.update(self._dict_call(node))
-        elif method in ("append", "extend") and isinstance(owner, list) and len(node.args) == 1:
+        owner, method = self._evaluate(node.func.value), node.func.attr
+        if method == "update" and isinstance(owner.value, dict):
+            parts = self._dict_call(node)
+            self._put(owner, list(parts.values()))
+            owner.value.update(parts)
+        elif method in ("append", "extend") and isinstance(owner.value, list) and len(node.args) == 1:
             (argument,) = node.args
-            owner.extend([self._entry(argument)] if method == "append" else self._spread(argument))
+            more = [self._entry(argument)] if method == "append" else self._spread(argument)
+            owner.value.extend(self._put(owner, more))
         else:
             return False
         return True
+
+    def _put(self, owner: Located, parts: list[Located]) -> list[Located]:
+        """Give the parts if they can be put into ``owner``."""
+        if any(part.holds(owner) for part in parts):
+            raise NotDone("a value that holds itself")
+        return parts
 
     def text(self, value: str, node: ast.expr) -> Any:
         """Put what the bases say, and what the file is called, in the place of ``{{...}}``."""

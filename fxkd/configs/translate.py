@@ -24,7 +24,9 @@ SECTIONS = (
 HOLDERS = ("algorithm", "model", "distiller", "teacher")
 
 
-def translate(given: Mapping[str, Any], problems: Problems, notes: Problems | None = None) -> dict[str, Any]:
+def translate(
+    given: Mapping[str, Any], problems: Problems, notes: Problems | None = None, own_keys: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Say what ``given`` says in the keys of a spec, whichever of these it is.
 
     The six sections, alone or in a distiller, in MMRazor's other spellings; ``pairs``; an algorithm of MMRazor, alone
@@ -34,6 +36,8 @@ def translate(given: Mapping[str, Any], problems: Problems, notes: Problems | No
         given: The mapping.
         problems: Gets what has no meaning in fxkd. Its ``lines`` get the new places of what was moved.
         notes: Gets what was left out and why.
+        own_keys: The keys of a spec, if other keys beside them are to be left out (a Python file has names of its
+            own); those that look like one of them are not.
 
     >>> distiller = {"type": "ConfigurableDistiller", "student_recorders": {}}
     >>> model = {"type": "mmrazor.SingleTeacherDistill", "teacher_ckpt": "t.pth", "distiller": distiller}
@@ -42,10 +46,13 @@ def translate(given: Mapping[str, Any], problems: Problems, notes: Problems | No
     """
     reading = Reading(problems, Problems() if notes is None else notes)
     reading.notes.lines = problems.lines
-    return one_spelling(_keys(given, reading), reading)
+    spec = _keys(given, own_keys, reading)
+    if own_keys:  # of a Python file, in which values may be unknown
+        spec = known(spec, "", problems)
+    return one_spelling(spec, reading)
 
 
-def _keys(given: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
+def _keys(given: Mapping[str, Any], own_keys: tuple[str, ...], reading: Reading) -> dict[str, Any]:
     teachers = gml_place(given)
     if teachers is not None:
         spec = read_gml(given, teachers, reading)
@@ -67,7 +74,7 @@ def _keys(given: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
         return _around_distiller(given, reading)
     if plain_type(given) in (*DISTILLERS, *SUPERVISED):
         return read_distiller(reading.known(dict(given), ""), "", reading)
-    return _own(given, reading)
+    return _own(given, own_keys, reading)
 
 
 def _around_distiller(given: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
@@ -79,32 +86,20 @@ def _around_distiller(given: Mapping[str, Any], reading: Reading) -> dict[str, A
     return spec | read_hooks(given.get("custom_hooks"), reading)
 
 
-def _own(given: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
+def _own(given: Mapping[str, Any], own_keys: tuple[str, ...], reading: Reading) -> dict[str, Any]:
     """Give a mapping that has a spec's own keys; of a config file the keys that mean something to mmengine are left."""
-    for key in HOLDERS:
-        if isinstance(given.get(key), Unknown):
-            reading.known(given[key], key)
-    spec = {key: value for key, value in given.items() if key not in SILENT}
-    own = {key: value for key, value in spec.items() if not (key in HOLDERS and isinstance(value, Unknown))}
-    return {**own, **read_hooks(given.get("custom_hooks"), reading)}
-
-
-def of_file(given: Mapping[str, Any], path: str, own_keys: tuple[str, ...], reading: Reading) -> dict[str, Any]:
-    """Give what a Python config says; other names that it defines are left out, unless they look misspelt.
-
-    Args:
-        given: What is in the file.
-        path: What it is called.
-        own_keys: The keys of a spec.
-        reading: Where what is found is put.
-    """
-    before = len(reading.problems.found)
-    spec = translate(given, reading.problems, reading.notes)
-    for key in [key for key in spec if key not in own_keys and not near_names(key, own_keys)]:
-        del spec[key]
+    for key in [key for key in HOLDERS if isinstance(given.get(key), Unknown)]:
+        reading.known(given[key], key)
+    spec = {key: value for key, value in given.items() if key not in (*SILENT, "type") or not own_keys}
+    strange = [key for key in spec if own_keys and key not in own_keys and not near_names(key, own_keys)]
+    for key in [key for key in strange if key not in HOLDERS]:
         reading.notes.add(key, "left out: it is no key of a spec")
-    if not spec and len(reading.problems.found) == before:
-        left = "".join(f"\n    {note}" for note in reading.notes.found if "another package" in note or "not exec" in note)
-        told = f"{path}: has no distillation: no {', '.join(map(repr, SECTIONS))}, no 'distiller', no 'teacher' list"
-        reading.problems.found.append(told + (f"; of what stands in it:{left}" if left else ""))
-    return {key: known(value, key, reading.problems) for key, value in spec.items()}
+    own = {key: value for key, value in spec.items() if key not in strange}
+    return own | (read_hooks(given.get("custom_hooks"), reading) if own_keys else {})
+
+
+def says_nothing(path: str, notes: Problems) -> str:
+    """Say that a config has no distillation in it, and what was not read of it."""
+    told = f"{path}: has no distillation: no {', '.join(map(repr, SECTIONS))}, no 'distiller', no 'teacher' list"
+    unread = [note for note in notes.found if "another package" in note or "not executed" in note]
+    return told + ("; not read:" + "".join(f"\n    {note}" for note in unread) if unread else "")

@@ -6,8 +6,7 @@ from typing import Any
 
 from fxkd.configs.imports import KEY, import_custom
 from fxkd.configs.python_file import read_python
-from fxkd.configs.reading import Reading
-from fxkd.configs.translate import of_file, translate
+from fxkd.configs.translate import says_nothing, translate
 from fxkd.errors import Problems
 from fxkd.spec.sections import OPTIONS, SECTIONS
 from fxkd.spec.yaml_file import read_yaml
@@ -36,23 +35,32 @@ def read_source(
     {'connectors': {}}
     """
     notes = Problems() if notes is None else notes
-    given, path = source, None
-    if isinstance(source, (str, Path)):
-        path = Path(source)
-        if path.suffix == ".py":
-            given, lines = read_python(path, problems, notes, execute=execute)
-        else:
-            given, lines = read_yaml(path, problems, notes)
+    notes.lines = problems.lines
+    if not isinstance(source, (str, Path)):
+        return _keys(source, problems, notes, allow_imports)
+    path, before = Path(source), len(problems.found)
+    if path.suffix != ".py":
+        given, lines = read_yaml(path, problems, notes)
         problems.lines.update(lines)
+        return _keys(given, problems, notes, allow_imports)
+    given, lines = read_python(path, problems, notes, execute=execute)
+    problems.lines.update(lines)
+    spec = _keys(given, problems, notes, allow_imports, KEYS)
+    if not spec and len(problems.found) == before:
+        problems.found.append(says_nothing(str(path), notes))
+    return spec
+
+
+def _keys(
+    given: Any, problems: Problems, notes: Problems, allow_imports: bool, own_keys: tuple[str, ...] = ()
+) -> Any:
     if not isinstance(given, Mapping):
         return given
     if KEY in given:
         import_custom(given[KEY], problems, allow_imports)
+        given = {key: value for key, value in given.items() if key != KEY}
     try:
-        if path is not None and path.suffix == ".py":
-            notes.lines = problems.lines
-            return of_file(given, str(path), KEYS, Reading(problems, notes))
-        return translate(given, problems, notes)
+        return translate(given, problems, notes, own_keys)
     except RecursionError:
         problems.add("the spec", "is nested without end: something in it holds itself")
         return None
