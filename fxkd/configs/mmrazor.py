@@ -14,6 +14,9 @@ COMMON = ("type", SCOPE, "architecture", "distiller", "data_preprocessor", "init
 COMMON = (*COMMON, "student_module_inplace", "student_trainable", "calculate_student_loss")
 OF_TEACHER = ("teacher", "teacher_ckpt", "teacher_trainable", "teacher_norm_eval", "teacher_module_inplace")
 OF_GENERATOR = ("teachers", "generator", "generator_distiller", "student_iter", "student_train_first")
+ORIGINS = {"student_loss": "calculate_student_loss", "teacher_mode": "teacher_norm_eval", "self_distillation": "type"}
+ORIGINS |= {key: key for key in ("teacher_ckpt", "teacher_trainable", "student_trainable")}
+ORIGINS |= {"student_ckpt": "architecture.init_cfg.checkpoint", "pretrained": "init_cfg.checkpoint"}
 NOT_READ = ("architecture", "teacher", "teachers", "generator", "data_preprocessor")  # models: given to prepare
 
 
@@ -47,6 +50,8 @@ def read_algorithm(given: Mapping[str, Any], where: str, reading: Reading) -> di
         spec |= read_data_free(given, name, where, reading, read_distiller)
     else:
         spec["self_distillation"] = True
+    for key, origin in ORIGINS.items():
+        reading.problems.stands_at(key, f"{where}.{origin}".lstrip("."))
     return spec
 
 
@@ -62,7 +67,7 @@ def read_distiller(given: Any, where: str, reading: Reading) -> dict[str, Any]:
     reading.move(where)
     if checkpoint(given):
         spec["pretrained"] = checkpoint(given)
-        reading.move(f"{where}.init_cfg.checkpoint", "pretrained")
+        reading.problems.stands_at("pretrained", f"{where}.init_cfg.checkpoint")
     return _detached(spec) if kind == "BYOTDistiller" else spec
 
 
@@ -114,7 +119,6 @@ def _teacher(given: Mapping[str, Any], where: str, reading: Reading) -> dict[str
     ckpt = given.get("teacher_ckpt") or checkpoint(given.get("teacher"))
     if ckpt:
         spec["teacher_ckpt"] = ckpt
-        reading.move(f"{where}.teacher_ckpt".lstrip("."), "teacher_ckpt")
     if reading.flag(given, "teacher_trainable", False, where):
         spec["teacher_trainable"] = True
     norm_eval = reading.flag(given, "teacher_norm_eval", True, where)
