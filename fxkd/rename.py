@@ -66,17 +66,19 @@ def rename_paths(spec: dict[str, Any], side: str, model: nn.Module, name: str) -
         if not isinstance(given, str) or not str(entry.get("type", "Module")).startswith(("Module", "Parameter")):
             continue
         prefix = next((one for one in prefixes if given.startswith(one)), "")
-        calls = {one.get("record_idx", 0) for one in reads}
-        call = calls.pop() if len(calls) == 1 else 0
+        calls = sorted({one.get("record_idx", 0) for one in reads}) or [0]
         known = parameters if entry.get("type") == "Parameter" else modules
-        found = renamed(given.removeprefix(prefix), call, known)
-        if found is None or (found.record_idx != call and calls):
+        found = [renamed(given.removeprefix(prefix), call, known) for call in calls]
+        paths = {one.path for one in found if one is not None}
+        if None in found or len(paths) > 1:
             near = did_you_mean(given.removeprefix("backbone."), sorted(known))
-            lost.append(f"{where}: {name} has no {given!r} and nothing that stands for it.{near}")
+            more = f" There is a module for each call of it: record {', '.join(sorted(paths))}." if paths else near
+            lost.append(f"{where}: {name} has no {given!r} and nothing that stands for it.{more}")
             continue
-        entry["source" if "source" in entry else side] = prefix + found.path
-        for one in reads if found.record_idx != call else ():
-            del one["record_idx"]
+        entry["source" if "source" in entry else side] = prefix + paths.pop()
+        if found[0] is not None and found[0].record_idx != calls[0]:
+            for one in reads:
+                del one["record_idx"]
     return lost
 
 

@@ -35,10 +35,14 @@ def read_hooks(given: Any, reading: Reading) -> dict[str, Any]:
 
 
 def leave_out(given: Mapping[str, Any], read: tuple[str, ...], reading: Reading) -> None:
-    """Note each key of a config file that is none of the distillation, unless a part that was read uses its value."""
+    """Note each key of a config file that is none of the distillation, unless it helps to write one.
+
+    A text, a list or a mapping does if it is found in a part that was read.
+    """
     used = [value for key in read if key in given for value in _parts(given[key])]
     for key, value in given.items():
-        if key in read or key in SILENT or any(value is one or value == one for one in used):
+        helps = isinstance(value, (str, Mapping, list, tuple)) and value in used
+        if key in read or key in SILENT or helps:
             continue
         if key == "val_cfg" and plain_type(value) in BOTH:
             told = "left out: in your evaluation run the teacher too, if you want its figures beside the student's"
