@@ -13,6 +13,7 @@ from fxkd.configs.reading import without_scope
 from fxkd.errors import SpecError, SpecWarning
 from fxkd.registry import Registry
 
+FORWARD = "forward_train"  # what a class is to compute in training
 UNWRITTEN = nn.Module.forward  # what a class has that does not say what it computes
 
 
@@ -67,14 +68,14 @@ class BaseDistillationHead(BaseLoss):
 
 def call_forward_train(cls: type[nn.Module], weighted: bool = False) -> None:
     """Give ``cls`` a ``forward`` that calls its ``forward_train`` and takes the same arguments."""
-    forward_train: Callable[..., Any] = cls.forward_train  # type: ignore[assignment]
+    forward_train: Callable[..., Any] = getattr(cls, FORWARD)
 
     @functools.wraps(forward_train)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         value = self.forward_train(*args, **kwargs)
         return value * self.loss_weight if weighted else value
 
-    cls.forward = forward  # type: ignore[method-assign]
+    cls.forward = forward
 
 
 class Modules:
@@ -98,9 +99,7 @@ class Modules:
         self.name = name
         self._family = family
 
-    def register_module(
-        self, name: Any = None, force: bool = False, module: type[nn.Module] | None = None
-    ) -> Any:
+    def register_module(self, name: Any = None, force: bool = False, module: type[nn.Module] | None = None) -> Any:
         """Register a class under its own name, another, or several.
 
         Args:
@@ -124,9 +123,9 @@ class Modules:
             told = f"{self.name}: {cls.__name__} is kept out: fxkd runs distillers and algorithms of its own"
             warnings.warn(f"{told}; register losses and connectors", SpecWarning, stacklevel=3)
             return cls
-        if isinstance(cls, type) and issubclass(cls, nn.Module) and cls.forward is UNWRITTEN:
-            if hasattr(cls, "forward_train"):
-                call_forward_train(cls)
+        written_for_training = getattr(cls, "forward", None) is UNWRITTEN and hasattr(cls, "forward_train")
+        if written_for_training:
+            call_forward_train(cls)
         try:
             family.register(*names, replace=force)(cls)
         except SpecError as error:
@@ -143,7 +142,7 @@ def _loss_or_connector(cls: type) -> Registry:
     if issubclass(cls, BaseLoss) or not hasattr(cls, "forward_train"):
         return registry.losses
     kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    named = [one for one in inspect.signature(cls.forward_train).parameters.values() if one.kind not in kinds]
+    named = [one for one in inspect.signature(getattr(cls, FORWARD)).parameters.values() if one.kind not in kinds]
     return registry.connectors if len(named) == 2 else registry.losses  # self and a feature
 
 

@@ -63,9 +63,7 @@ def _join(together: dict[Any, Located], more: dict[Any, Located], name: str, lin
         together[key] = part
 
 
-def merge(
-    own: dict[Any, Located], base: dict[Any, Located], problems: Problems, where: str = ""
-) -> dict[Any, Located]:
+def merge(own: dict[Any, Located], base: dict[Any, Located], problems: Problems, where: str = "") -> dict[Any, Located]:
     """Write ``own`` over ``base``: dicts into each other, all else in its place; ``_delete_: True`` drops the base's.
 
     The rules are mmengine's (https://mmengine.readthedocs.io), a dict of positions over a list included.

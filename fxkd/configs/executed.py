@@ -23,9 +23,7 @@ class Attributes(dict[str, Any]):
         self[name] = value
 
 
-def execute_file(
-    tree: ast.Module, path: Path, base: dict[Any, Located], problems: Problems
-) -> dict[str, Located]:
+def execute_file(tree: ast.Module, path: Path, base: dict[Any, Located], problems: Problems) -> dict[str, Located]:
     """Execute a file and give its names with their values; each has the line of its last assignment."""
     inherited = Attributes({name: _with_attributes(value.data()) for name, value in base.items()})
     names: dict[str, Any] = {"__file__": str(path), "__name__": path.stem, "ConfigDict": Attributes, BASES: inherited}

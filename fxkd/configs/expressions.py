@@ -2,7 +2,9 @@
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Mapping
+from string import Formatter
 from typing import Any
 
 from fxkd.configs.located import Located, Unknown
@@ -29,6 +31,7 @@ UNARY: Mapping[type, Callable[[Any], Any]] = {
     ast.Not: operator.not_,
     ast.Invert: operator.invert,
 }
+CONVERSIONS: Mapping[int, Callable[[Any], Any]] = {ord("s"): str, ord("r"): repr, ord("a"): ascii}
 CONTAINERS = (dict, list, tuple)
 
 
@@ -238,8 +241,11 @@ class Expressions:
         if not isinstance(node, ast.FormattedValue):
             raise NotDone(said(node))
         value = self._plain(node.value)
-        converted = {ord("s"): str, ord("r"): repr, ord("a"): ascii}.get(node.conversion, lambda same: same)(value)
-        return format(converted, self._joinedstr(node.format_spec) if isinstance(node.format_spec, ast.JoinedStr) else "")
+        convert: Callable[[Any], Any] | None = CONVERSIONS.get(node.conversion)
+        how = self._joinedstr(node.format_spec) if isinstance(node.format_spec, ast.JoinedStr) else ""
+        if _too_wide(how):
+            raise NotDone(said(node))
+        return format(value if convert is None else convert(value), how)
 
 
 def said(node: ast.AST) -> str:
@@ -279,14 +285,21 @@ def _imported(located: Located) -> bool:
 
 
 def _reaches_in(template: str) -> bool:
-    """Tell whether a format looks into objects or makes long texts of short ones."""
-    return any(mark in template for mark in (".", "[")) and "{" in template or len(template) > LARGEST
+    """Tell whether a format looks into objects, or asks for very wide texts."""
+    fields = [(name or "", how or "") for _, name, how, _ in Formatter().parse(template)]
+    return any(set(".[") & set(name) or _too_wide(how) for name, how in fields)
+
+
+def _too_wide(how: str) -> bool:
+    return re.search(r"\d{6}", how) is not None
 
 
 def _too_large(kind: ast.operator, a: Any, b: Any) -> bool:
     if isinstance(kind, ast.Pow):
         numbers = isinstance(a, int) and isinstance(b, int)
         return numbers and abs(a).bit_length() * max(b, 0) > LARGEST
+    if isinstance(kind, ast.Mod):
+        return isinstance(a, (str, bytes)) and _too_wide(str(a))
     if isinstance(kind, ast.Mult):
         sizes = [(one, n) for one, n in ((a, b), (b, a)) if hasattr(one, "__len__") and isinstance(n, int)]
         return any(len(one) * n > LARGEST for one, n in sizes)

@@ -115,7 +115,9 @@ class _Teachers:
         pair = {"student": given["student_module"], "teacher": given["teacher_module"]}
         head = given["head"]
         if plain_type(head) not in ("", HEAD):
-            told = f"a head of your own is registered as a loss: @HEADS.register_module() of fxkd.compat ({head['type']})"
+            told = (
+                f"a head of your own is registered as a loss: @HEADS.register_module() of fxkd.compat ({head['type']})"
+            )
             self.reading.notes.add(f"{where}.head", told)
             yield pair | {"loss": {**head, "type": plain_type(head)}}
             return
@@ -147,9 +149,7 @@ def _module(config: Any) -> Any:
     return {**{key: value for key, value in config.items() if key != SCOPE}, "type": RENAMED.get(kind, kind)}
 
 
-def _ensembles(
-    groups: list[list[dict[str, Any]]], found: _Teachers, where: str, reading: Reading
-) -> dict[str, Any]:
+def _ensembles(groups: list[list[dict[str, Any]]], found: _Teachers, where: str, reading: Reading) -> dict[str, Any]:
     """Compare the student with what the teachers say together, as MEAL V2 does (arXiv 2009.08453)."""
     told = "use_meal: the teachers share a point and a loss, so the student learns from their mean soft label"
     reading.notes.add(where, f"{told} (set use_meal=False for one loss with each)")

@@ -10,9 +10,10 @@ SUPERVISED = ("SingleTeacherDistill", "FpnTeacherDistill", "OverhaulFeatureDisti
 DATA_FREE = ("DataFreeDistillation", "DAFLDataFreeDistillation")
 ALGORITHMS = (*SUPERVISED, "SelfDistill", *DATA_FREE)
 DISTILLERS = ("ConfigurableDistiller", "BYOTDistiller", "OFDDistiller")
-COMMON = ("type", SCOPE, "architecture", "distiller", "data_preprocessor", "init_cfg", "module_inplace")
-COMMON = (*COMMON, "student_module_inplace", "student_trainable", "calculate_student_loss")
-OF_TEACHER = ("teacher", "teacher_ckpt", "teacher_trainable", "teacher_norm_eval", "teacher_module_inplace")
+INPLACE = ("module_inplace", "student_module_inplace", "teacher_module_inplace")
+OF_STUDENT = ("architecture", "student_trainable", "calculate_student_loss", *INPLACE)
+COMMON = ("type", SCOPE, "distiller", "data_preprocessor", "init_cfg", *OF_STUDENT)
+OF_TEACHER = ("teacher", "teacher_ckpt", "teacher_trainable", "teacher_norm_eval")
 OF_GENERATOR = ("teachers", "generator", "generator_distiller", "student_iter", "student_train_first")
 ORIGINS = {"student_loss": "calculate_student_loss", "teacher_mode": "teacher_norm_eval", "self_distillation": "type"}
 ORIGINS |= {key: key for key in ("teacher_ckpt", "teacher_trainable", "student_trainable")}
@@ -132,7 +133,7 @@ def _model(given: Mapping[str, Any], key: str, side: str, where: str, reading: R
 
 
 def _unneeded(given: Mapping[str, Any], where: str, reading: Reading) -> None:
-    for key in ("module_inplace", "student_module_inplace", "teacher_module_inplace"):
+    for key in INPLACE:
         if key in given:
             told = "is not needed: a recorded value is kept as it was at its point"
             reading.notes.add(f"{where}.{key}".lstrip("."), told)

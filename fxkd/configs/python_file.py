@@ -19,7 +19,7 @@ HARMLESS = ("print",)
 def read_python(
     path: Path, problems: Problems, notes: Problems | None = None, *, execute: bool = False
 ) -> tuple[dict[str, Any] | None, dict[str, str]]:
-    """Read a config and what it inherits: its data, and where each part is written.
+    r"""Read a config and what it inherits: its data, and where each part is written.
 
     Assignments, literals, ``dict()`` calls, names, texts put together and simple arithmetic are understood. What only
     an execution would give is ``Unknown`` in the data, so that it matters only to who needs it.
@@ -32,7 +32,7 @@ def read_python(
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "config.py")
-    >>> _ = path.write_text("tau = 4\\nloss = dict(type='KLDivergence', tau=tau)\\n")
+    >>> _ = path.write_text("tau = 4\nloss = dict(type='KLDivergence', tau=tau)\n")
     >>> data, lines = read_python(path, Problems())
     >>> data["loss"], lines["loss.tau"].rpartition("/")[2]
     ({'type': 'KLDivergence', 'tau': 4}, 'config.py:2')
@@ -161,7 +161,7 @@ class Statements(Expressions):
                 self._assign(one, part)
         elif isinstance(target, (ast.Subscript, ast.Attribute)):
             owner = self._evaluate(target.value)
-            key = target.attr if isinstance(target, ast.Attribute) else self._plain(target.slice)
+            key: Any = target.attr if isinstance(target, ast.Attribute) else self._plain(target.slice)
             if not isinstance(owner.value, dict) and (not isinstance(owner.value, list) or isinstance(key, slice)):
                 raise NotDone(f"the assignment to {ast.unparse(target)!r}")
             self._put(owner, [value])

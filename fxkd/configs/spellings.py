@@ -6,9 +6,8 @@ from typing import Any
 from fxkd.configs.reading import SCOPE, Reading, plain_type, without_scope
 
 RENAMED = {"ConvModuleConncetor": "ConvModuleConnector"}
-SECTIONS = ("connectors", "distill_losses", "distill_deliveries", "loss_forward_mappings")
 RECORDERS = ("student_recorders", "teacher_recorders")
-SECTIONS = (*SECTIONS, *RECORDERS)
+SECTIONS = (*RECORDERS, "distill_deliveries", "connectors", "distill_losses", "loss_forward_mappings")
 HOSTS = ("mmcls", "mmpretrain")
 CROSS_ENTROPIES = {f"{host}.{name}" for host in HOSTS for name in ("CrossEntropyLoss", "LabelSmoothLoss")}
 OPTIONS = ("type", "loss_weight", "reduction", "label_smooth_val", "use_sigmoid", "use_soft", "num_classes", "mode")
@@ -102,7 +101,7 @@ def cross_entropy(config: Mapping[str, Any], name: str, reading: Reading) -> dic
     reading.strange(config, OPTIONS, "torch's cross-entropy, which is put in its place,", where)
     for key in ("use_sigmoid", "use_soft"):
         if config.get(key):
-            reading.problems.add(f"{where}.{key}", "only class labels with a softmax are read; register a loss of yours")
+            reading.problems.add(f"{where}.{key}", "only class labels with a softmax are read: register your own loss")
     kept = {key: config[key] for key in ("loss_weight", "reduction") if key in config}
     smooth = {"label_smoothing": config["label_smooth_val"]} if "label_smooth_val" in config else {}
     kind = without_scope(str(config["type"]))

@@ -51,9 +51,7 @@ def read_source(
     return spec
 
 
-def _keys(
-    given: Any, problems: Problems, notes: Problems, allow_imports: bool, own_keys: tuple[str, ...] = ()
-) -> Any:
+def _keys(given: Any, problems: Problems, notes: Problems, allow_imports: bool, own_keys: tuple[str, ...] = ()) -> Any:
     if not isinstance(given, Mapping):
         return given
     if KEY in given:

@@ -22,7 +22,9 @@ def read_yaml(path: Path, problems: Problems, notes: Problems | None = None) -> 
     return _inherit(path, (), "", problems, Problems() if notes is None else notes)
 
 
-def _inherit(path: Path, chain: Chain, asked_at: str, problems: Problems, notes: Problems) -> tuple[Any, dict[str, str]]:
+def _inherit(
+    path: Path, chain: Chain, asked_at: str, problems: Problems, notes: Problems
+) -> tuple[Any, dict[str, str]]:
     data, lines = _read_one(path, asked_at, problems)
     if not isinstance(data, dict) or BASE not in data:
         return data, lines

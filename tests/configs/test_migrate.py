@@ -157,7 +157,10 @@ def test_what_is_found_is_there(path: str, known: set[str]) -> None:
     [
         ("resnet18", "'resnet18' names no model: give 'timm:resnet18', 'torchvision:resnet18' or 'package.module:func"),
         ("timm:resnet_18x", "'timm:resnet_18x': timm has no model 'resnet_18x'. Did you mean '"),
-        ("torchvision:resnet81", "'torchvision:resnet81': torchvision has no model 'resnet81'. Did you mean 'resnet18'"),
+        (
+            "torchvision:resnet81",
+            "'torchvision:resnet81': torchvision has no model 'resnet81'. Did you mean 'resnet18'",
+        ),
         ("no.such.module:f", "'no.such.module:f' gives no model: ModuleNotFoundError: No module named 'no'"),
         ("torch.nn:Missing", "'torch.nn:Missing' gives no model: AttributeError: module 'torch.nn' has no attribute"),
         ("torch.nn:Linear", "'torch.nn:Linear' gives no model: TypeError"),
@@ -188,7 +191,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["migrate", str(path), "--student", "timm:resnet18", "--teacher", "torchvision:resnet34"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert printed.out.startswith(f"# note: {path}:13: lr: left out: it belongs to the training loop\nstudent_recorders:")
+    assert printed.out.startswith(
+        f"# note: {path}:13: lr: left out: it belongs to the training loop\nstudent_recorders:"
+    )
     assert Spec.load(yaml.safe_load(printed.out)).student_recorders["fc"].source == "fc"
     output = tmp_path / "spec.yaml"
     assert main(["migrate", str(path), "--output", str(output)]) == 0
@@ -202,7 +207,10 @@ def test_the_command_lists_what_it_cannot_map(tmp_path: Path, capsys: pytest.Cap
     printed = capsys.readouterr()
     assert printed.err.startswith(f"not mapped: {path}:8: distiller.distill_losses.loss_kl.tau: is a call of 'find'")
     assert printed.out.startswith(f"# not mapped: {path}:8: ")
-    assert Spec.load(yaml.safe_load(printed.out)).distill_losses["loss_kl"] == {"type": "KLDivergence", "loss_weight": 3}
+    assert Spec.load(yaml.safe_load(printed.out)).distill_losses["loss_kl"] == {
+        "type": "KLDivergence",
+        "loss_weight": 3,
+    }
     path.write_text("def find():\n    return 5\n" + path.read_text())
     assert main(["migrate", str(path), "--execute"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["distill_losses"]["loss_kl"]["tau"] == 5

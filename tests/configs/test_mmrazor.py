@@ -31,7 +31,10 @@ def read(given: dict[str, Any]) -> tuple[dict[str, Any], list[str], list[str]]:
     [
         ({}, {"teacher_mode": "norm_eval"}),
         ({"teacher_norm_eval": False}, {"teacher_mode": "train"}),
-        ({"teacher_norm_eval": True, "teacher_trainable": True}, {"teacher_mode": "norm_eval", "teacher_trainable": True}),
+        (
+            {"teacher_norm_eval": True, "teacher_trainable": True},
+            {"teacher_mode": "norm_eval", "teacher_trainable": True},
+        ),
         ({"calculate_student_loss": False}, {"teacher_mode": "norm_eval", "student_loss": False}),
         ({"calculate_student_loss": True}, {"teacher_mode": "norm_eval"}),
         (
@@ -90,7 +93,9 @@ def test_a_student_that_teaches_itself() -> None:
     }
 
 
-@pytest.mark.parametrize(("name", "more"), [("DataFreeDistillation", {}), ("DAFLDataFreeDistillation", {"joint": True})])
+@pytest.mark.parametrize(
+    ("name", "more"), [("DataFreeDistillation", {}), ("DAFLDataFreeDistillation", {"joint": True})]
+)
 def test_data_free(name: str, more: dict[str, Any]) -> None:
     own = {"student_recorders": {"fc": {"type": "mmrazor.ModuleOutputs", "sources": "head.fc"}}}
     generator = {"type": "DAFLGenerator", "img_size": 32, "latent_dim": 256}
@@ -232,7 +237,12 @@ def test_configs_of_mmrazor_before_1() -> None:
                     "name": "loss_wsld",
                     "args": {"gt_labels": {"from_input": "labels"}},
                 },
-                {"student": "head.fc", "teacher": "head.fc", "loss": {"type": "KLDivergence", "tau": 4}, "name": "loss_kl"},
+                {
+                    "student": "head.fc",
+                    "teacher": "head.fc",
+                    "loss": {"type": "KLDivergence", "tau": 4},
+                    "name": "loss_kl",
+                },
                 {
                     "student": "a",
                     "teacher": "b",

@@ -149,6 +149,26 @@ def test_an_unknown_part_leaves_the_others_known(tmp_path: Path) -> None:
     assert notes.found == [f"{tmp_path}/config.py:3: a call of 'register' was not executed"]
 
 
+@pytest.mark.parametrize(
+    ("code", "value"),
+    [
+        ("'./work_dirs/{}_{:.2f}.pth'.format('r18', 0.5)", "./work_dirs/r18_0.50.pth"),
+        ("'{:>{}}|{{}}'.format('x', 3)", "  x|{}"),
+        ("f'{1.5!r:>6}{2:0{4}d}'", "   1.50002"),
+        ("'%s/%05.1f' % ('a', 2)", "a/002.0"),
+        ("'-'.join(['a', 'b'])", "a-b"),
+        ("'{:999999999}'.format(1)", None),
+        ("f'{1:999999999}'", None),
+        ("'%999999999d' % 1", None),
+        ("'{0.__class__}'.format(1)", None),
+        ("'{0[a]}'.format(dict(a=1))", None),
+    ],
+)
+def test_texts_put_together(tmp_path: Path, code: str, value: str | None) -> None:
+    data, _, _ = read(tmp_path, f"x = {code}")
+    assert isinstance(data["x"], Unknown) if value is None else data["x"] == value == eval(code)
+
+
 def test_every_part_has_its_line(tmp_path: Path) -> None:
     text = """\
     losses = dict(
