@@ -1,36 +1,15 @@
 """An expression of Python -> its value, without executing anything."""
 
 import ast
-import operator
-import re
 from collections.abc import Callable, Mapping
-from string import Formatter
 from typing import Any
 
+from fxkd.configs.arithmetic import BINARY, PURE, UNARY, reaches_in, too_large, too_wide
 from fxkd.configs.located import Located, Unknown
 from fxkd.errors import did_you_mean
 
-LARGEST = 1_000_000  # of a text, a list or a number of bits that arithmetic may make
 DEFINITIONS = ("an import", "a function", "a class")  # their names are no part of a config
 MAPPINGS = ("dict", "ConfigDict", "OrderedDict")
-PURE: Mapping[str, Callable[..., Any]] = {
-    one.__name__: one for one in (list, tuple, set, int, float, str, len, min, max, abs, round, sum)
-}
-BINARY: Mapping[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-}
-UNARY: Mapping[type, Callable[[Any], Any]] = {
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-    ast.Not: operator.not_,
-    ast.Invert: operator.invert,
-}
 CONVERSIONS: Mapping[int, Callable[[Any], Any]] = {ord("s"): str, ord("r"): repr, ord("a"): ascii}
 CONTAINERS = (dict, list, tuple)
 
@@ -187,7 +166,7 @@ class Expressions:
         if method.attr == "copy" or not isinstance(owner.value, str):
             raise NotDone(said(node))
         named = {keyword.arg or "": self._plain(keyword.value) for keyword in node.keywords}
-        if method.attr == "format" and _reaches_in(owner.value):
+        if method.attr == "format" and reaches_in(owner.value):
             raise NotDone(said(node))
         return getattr(owner.value, method.attr)(*map(self._plain, node.args), **named)
 
@@ -225,7 +204,7 @@ class Expressions:
         if reason or type(kind) not in BINARY:
             raise NotDone(reason or said(node))
         a, b = left.data(), right.data()
-        if _too_large(kind, a, b):
+        if too_large(kind, a, b):
             raise NotDone("arithmetic with a very large result")
         return BINARY[type(kind)](a, b)
 
@@ -243,7 +222,7 @@ class Expressions:
         value = self._plain(node.value)
         convert: Callable[[Any], Any] | None = CONVERSIONS.get(node.conversion)
         how = self._joinedstr(node.format_spec) if isinstance(node.format_spec, ast.JoinedStr) else ""
-        if _too_wide(how):
+        if too_wide(how):
             raise NotDone(said(node))
         return format(value if convert is None else convert(value), how)
 
@@ -282,25 +261,3 @@ def _hint(name: str, names: Mapping[str, Located]) -> str:
 
 def _imported(located: Located) -> bool:
     return isinstance(located.value, Unknown) and located.value.why == "an import"
-
-
-def _reaches_in(template: str) -> bool:
-    """Tell whether a format looks into objects, or asks for very wide texts."""
-    fields = [(name or "", how or "") for _, name, how, _ in Formatter().parse(template)]
-    return any(set(".[") & set(name) or _too_wide(how) for name, how in fields)
-
-
-def _too_wide(how: str) -> bool:
-    return re.search(r"\d{6}", how) is not None
-
-
-def _too_large(kind: ast.operator, a: Any, b: Any) -> bool:
-    if isinstance(kind, ast.Pow):
-        numbers = isinstance(a, int) and isinstance(b, int)
-        return numbers and abs(a).bit_length() * max(b, 0) > LARGEST
-    if isinstance(kind, ast.Mod):
-        return isinstance(a, (str, bytes)) and _too_wide(str(a))
-    if isinstance(kind, ast.Mult):
-        sizes = [(one, n) for one, n in ((a, b), (b, a)) if hasattr(one, "__len__") and isinstance(n, int)]
-        return any(len(one) * n > LARGEST for one, n in sizes)
-    return False
