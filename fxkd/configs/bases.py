@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fxkd.configs.located import Located, Unknown
-from fxkd.errors import Problems, did_you_mean
+from fxkd.configs.said import hint
+from fxkd.errors import Problems
 
 BASE, DELETE = "_base_", "_delete_"
 REFERENCE = re.compile(r"\{\{\s*_base_\.([\w.]+)\s*\}\}")
@@ -144,7 +145,7 @@ def look_up(path: str, base: dict[Any, Located], line: str) -> Located:
     for name in path.split("."):
         there = {key.strip("[]"): part for key, part in found.parts()}
         if name not in there:
-            near = did_you_mean(name, there).removesuffix("?").replace(" Did you mean", "; did you mean")
-            return Located(Unknown(f"'_base_.{path}', which no base that was read defines{near}", line), line)
+            told = f"'_base_.{path}', which no base that was read defines{hint(name, there)}"
+            return Located(Unknown(told, line), line)
         found = there[name]
     return found

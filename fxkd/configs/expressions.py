@@ -6,7 +6,7 @@ from typing import Any
 
 from fxkd.configs.arithmetic import BINARY, PURE, UNARY, reaches_in, too_large, too_wide
 from fxkd.configs.located import Located, Unknown
-from fxkd.errors import did_you_mean
+from fxkd.configs.said import hint, said
 
 DEFINITIONS = ("an import", "a function", "a class")  # their names are no part of a config
 MAPPINGS = ("dict", "ConfigDict", "OrderedDict")
@@ -98,7 +98,7 @@ class Expressions:
 
     def _name(self, node: ast.Name) -> Located:
         if node.id not in self.names:
-            raise NotDone(f"the name {node.id!r}, which the file does not define{_hint(node.id, self.names)}")
+            raise NotDone(f"the name {node.id!r}, which the file does not define{hint(node.id, self.names)}")
         if isinstance(self.names[node.id].value, Unknown):
             why = self.names[node.id].value.why
             raise NotDone(f"the name {node.id!r}, which is {why}" if why in DEFINITIONS else why)
@@ -227,23 +227,6 @@ class Expressions:
         return format(value if convert is None else convert(value), how)
 
 
-def said(node: ast.AST) -> str:
-    """Say what kind of thing stands at ``node``.
-
-    >>> said(ast.parse("os.getenv('HOME')", mode="eval").body)
-    "a call of 'os.getenv'"
-    """
-    if isinstance(node, ast.Call):
-        return f"a call of {ast.unparse(node.func)!r}"
-    if isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
-        return "a comprehension"
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        return "an import"
-    words = {ast.If: "an 'if'", ast.For: "a 'for'", ast.While: "a 'while'", ast.With: "a 'with'", ast.Try: "a 'try'"}
-    words |= {ast.FunctionDef: "a function", ast.ClassDef: "a class", ast.Lambda: "a lambda", ast.IfExp: "an 'if'"}
-    return words.get(type(node), f"the code {ast.unparse(node).splitlines()[0]!r}")
-
-
 def _why(located: Located) -> str | None:
     return located.value.why if isinstance(located.value, Unknown) else None
 
@@ -253,10 +236,6 @@ def _inner(located: Located) -> list[Located]:
     for _, part in located.parts():
         found += [part, *_inner(part)]
     return found
-
-
-def _hint(name: str, names: Mapping[str, Located]) -> str:
-    return did_you_mean(name, names).removesuffix("?").replace(" Did you mean", "; did you mean")
 
 
 def _imported(located: Located) -> bool:

@@ -1,13 +1,11 @@
 """Configs of the GML toolbox (a list of teachers, each with its ``distill_cfg``) -> pairs, or an ensemble."""
 
-import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fxkd import registry
+from fxkd.configs.ensemble import temperature, write_ensembles
 from fxkd.configs.reading import SCOPE, Reading, model_name, plain_type
 from fxkd.configs.spellings import RENAMED
-from fxkd.errors import SpecError
 
 HEAD = "FeatureDistillationHead"
 OF_DISTILLER = ("type", SCOPE, "distill_cfg", "teacher", "use_meal", "stu_pretrain", "pretrained")
@@ -57,7 +55,10 @@ def read_gml(given: Mapping[str, Any], where: str, reading: Reading) -> dict[str
         found.read(teacher, f"{where}[{index}]" if isinstance(owner[last], list) else where, f"teacher_{index}")
     use_meal = reading.flag(options, "use_meal", True, prefix)
     shared = found.shared() if use_meal and not found.alone else []
-    spec = _ensembles(shared, found, where, reading) if shared else {}
+    if options.get("use_meal") is True and not shared:
+        told = "use_meal: no soft labels that all teachers give at one point of the student: each has its own loss"
+        reading.notes.add(where, told)
+    spec = write_ensembles(shared, where, reading) if shared else {}
     rest = [pair for pair in found.pairs if not any(pair in group for group in shared)]
     if rest:
         spec["pairs"] = [pair["pair"] for pair in rest]
@@ -131,11 +132,11 @@ class _Teachers:
             yield pair | {"loss": _module(loss)} | options
 
     def shared(self) -> list[list[dict[str, Any]]]:
-        """Give the groups of pairs that every teacher has: one point of the student, one loss, no teacher connector."""
+        """Give the groups of pairs that every teacher has: one point of the student, one loss of soft labels."""
         groups: dict[str, list[dict[str, Any]]] = {}
         for one in self.pairs:
             same = {key: value for key, value in one["pair"].items() if key not in ("teacher", "from_teacher")}
-            if not {"teacher_connector", "dim_select"} & set(same):
+            if not {"teacher_connector", "dim_select"} & set(same) and temperature(same["loss"]) is not None:
                 groups.setdefault(repr(same), []).append(one)
         return [group for group in groups.values() if [one["teacher"] for one in group] == self.names]
 
@@ -147,54 +148,3 @@ def _module(config: Any) -> Any:
         return config
     kind = plain_type(config)
     return {**{key: value for key, value in config.items() if key != SCOPE}, "type": RENAMED.get(kind, kind)}
-
-
-def _ensembles(groups: list[list[dict[str, Any]]], found: _Teachers, where: str, reading: Reading) -> dict[str, Any]:
-    """Compare the student with what the teachers say together, as MEAL V2 does (arXiv 2009.08453)."""
-    told = "use_meal: the teachers share a point and a loss, so the student learns from their mean soft label"
-    reading.notes.add(where, f"{told} (set use_meal=False for one loss with each)")
-    sections = ("student_recorders", "teacher_recorders", "connectors", "distill_losses", "loss_forward_mappings")
-    spec: dict[str, Any] = {section: {} for section in sections}
-    for group in groups:
-        _ensemble(group, spec)
-        name = list(spec["distill_losses"])[-1]
-        reading.move(f"{group[0]['where']}.head.loss", f"distill_losses.{name}")
-        reading.move(f"{group[0]['where']}.student_module", f"student_recorders.{name}")
-    return spec
-
-
-def _ensemble(group: list[dict[str, Any]], spec: dict[str, Any]) -> None:
-    first = group[0]["pair"]
-    name = _free("loss_" + first["student"].replace(".", "_"), spec["distill_losses"])
-    spec["student_recorders"][name] = {"type": "ModuleOutputs", "source": first["student"]}
-    recorders = [f"{name}_{one['teacher']}" for one in group]
-    for recorder, one in zip(recorders, group, strict=True):
-        source = f"{one['teacher']}.{one['pair']['teacher']}"
-        spec["teacher_recorders"][recorder] = {"type": "ModuleOutputs", "source": source}
-    loss = first["loss"]
-    tau = loss.get("tau", loss.get("T", 1.0))
-    spec["connectors"][f"{name}_teachers"] = {"type": "SoftLabelEnsemble", "tau": tau}
-    spec["distill_losses"][name] = loss
-    student: dict[str, Any] = {"from_student": True, "recorder": name}
-    if "student_connector" in first:
-        spec["connectors"][f"{name}_student"] = first["student_connector"]
-        student["connector"] = f"{name}_student"
-    teachers = {"from_student": False, "recorder": recorders, "connector": f"{name}_teachers"}
-    of_student, of_teacher = _arguments(loss)
-    spec["loss_forward_mappings"][name] = {of_student: student, of_teacher: teachers}
-
-
-def _arguments(loss: Mapping[str, Any]) -> tuple[str, str]:
-    """Name the first two arguments of a loss; those of GML's own losses where it is not known yet."""
-    try:
-        names = list(inspect.signature(registry.losses.get(loss.get("type")).forward).parameters)[1:]
-    except SpecError:
-        names = []
-    return (names[0], names[1]) if len(names) > 1 else ("s_pred", "t_pred")
-
-
-def _free(name: str, taken: Mapping[str, Any]) -> str:
-    candidate, number = name, 2
-    while candidate in taken:
-        candidate, number = f"{name}_{number}", number + 1
-    return candidate

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fxkd.configs.bases import BASE, look_up, refer_text, without_delete
-from fxkd.configs.expressions import DEFINITIONS, Expressions, NotDone, said
+from fxkd.configs.expressions import DEFINITIONS, Expressions, NotDone
 from fxkd.configs.located import Located, Unknown
+from fxkd.configs.said import said
 from fxkd.errors import Problems
 
 HARMLESS = ("print",)

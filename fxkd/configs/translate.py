@@ -90,12 +90,12 @@ def _own(given: Mapping[str, Any], own_keys: tuple[str, ...], reading: Reading) 
     """Give a mapping that has a spec's own keys; of a config file the keys that mean something to mmengine are left."""
     for key in [key for key in HOLDERS if isinstance(given.get(key), Unknown)]:
         reading.known(given[key], key)
-    spec = {key: value for key, value in given.items() if key not in (*SILENT, "type") or not own_keys}
+    spec = {key: value for key, value in given.items() if key not in SILENT}
     strange = [key for key in spec if own_keys and key not in own_keys and not near_names(key, own_keys)]
     for key in [key for key in strange if key not in HOLDERS]:
         reading.notes.add(key, "left out: it is no key of a spec")
     own = {key: value for key, value in spec.items() if key not in strange}
-    return own | (read_hooks(given.get("custom_hooks"), reading) if own_keys else {})
+    return own | read_hooks(given.get("custom_hooks"), reading)
 
 
 def says_nothing(path: str, notes: Problems) -> str:

@@ -128,10 +128,27 @@ def test_an_ensemble_of_an_unknown_loss_with_a_connector() -> None:
     assert spec["loss_forward_mappings"]["loss_head_fc"]["s_pred"]["connector"] == "loss_head_fc_student"
 
 
-def test_what_an_ensemble_cannot_be_made_of_stays_pairs() -> None:
-    head = {"tea_connector": {"type": "NormConnector"}}
-    spec, problems, _ = read({"teacher": [{"distill_cfg": [pair(**head)]}, {"distill_cfg": [pair(**head)]}]})
+def test_the_temperature_is_that_of_the_loss() -> None:
+    head = {"loss": {"type": "KLDivergence"}}
+    spec, _, _ = read({"teacher": [{"distill_cfg": [pair(**head)]}, {"distill_cfg": [pair(**head)]}]})
+    assert spec["connectors"] == {"loss_head_fc_teachers": {"type": "SoftLabelEnsemble", "tau": 1.0}}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"tea_connector": {"type": "NormConnector"}},
+        {"dim_select": {"dim": 1, "index": 0}},
+        {"loss": {"type": "L2Loss"}},
+        {"loss": {"type": "ChannelWiseDivergence", "tau": 1}},
+        {"loss": {"type": "MyLoss"}},
+    ],
+)
+def test_what_an_ensemble_cannot_be_made_of_stays_pairs(head: dict[str, Any]) -> None:
+    teachers = [{"distill_cfg": [pair(**head)]}, {"distill_cfg": [pair(**head)]}]
+    spec, problems, notes = read({"teacher": teachers, "use_meal": True})
     assert problems == []
+    assert notes[-1].startswith("teacher: use_meal: no soft labels that all teachers give")
     assert [one["from_teacher"] for one in spec["pairs"]] == ["teacher_0", "teacher_1"]
     assert "connectors" not in spec
 

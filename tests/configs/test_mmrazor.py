@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fxkd.configs.translate import translate
-from fxkd.errors import Problems
+from fxkd.errors import Problems, SpecError
 from fxkd.spec import Spec
 
 FC = {"fc": {"type": "ModuleOutputs", "source": "head.fc"}}
@@ -264,6 +264,14 @@ def test_what_a_spec_says_itself_is_left_as_it_is() -> None:
     given = {"pairs": [{"student": "a", "teacher": "b", "loss": {"type": "mmrazor.L2Loss"}}], "return_output": False}
     assert read(given) == (given, [], [])
     assert read({"teacher": "b", "model": 3})[0] == {"teacher": "b", "model": 3}
+
+
+def test_keys_of_mmengine_around_the_six_sections() -> None:
+    around = {"find_unused_parameters": True, "default_scope": "mmcls", "_scope_": "mmrazor"}
+    hooks = [{"type": "StopDistillHook", "stop_epoch": 2}]
+    assert read({**SIX, **around, "custom_hooks": hooks}) == (SIX | {"stop_epoch": 2}, [], [])
+    with pytest.raises(SpecError, match="typ: unknown key"):
+        Spec.load({**SIX, **around, "typ": "ConfigurableDistiller"})
 
 
 def test_what_was_given_is_not_changed() -> None:
