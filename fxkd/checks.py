@@ -42,6 +42,8 @@ def read_both(
     are_models = not problems.found
     spec = Spec.read(source, problems)
     is_read = not problems.found or spec != Spec()
+    if spec.data_free is not None:
+        problems.add("data_free", "prepare distils on given data; fxkd.DataFree.from_spec takes this spec")
     if teacher is not None and spec.self_distillation:
         problems.add("self_distillation", "is true, but there is a teacher; give prepare teacher=None, or take it out")
     if teacher is None:

@@ -58,6 +58,7 @@ class Spec(Algorithm):
 
     def __post_init__(self) -> None:
         """Keep copies of the mappings that nobody can change."""
+        Algorithm.__post_init__(self)
         for name in (*SECTIONS, "lines"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
 
