@@ -71,9 +71,9 @@ def check_paths(student: object, teacher: object, spec: Spec, problems: Problems
         for name, recorder in recorders.items():
             check_path(model, point_of(recorder), f"{section}.{name}.source", problems)
     for name, delivery in spec.distill_deliveries.items():
-        for model in (student, teacher):
-            gives = delivery.from_student is (model is student)
-            if model is teacher and not delivery.type.startswith("Module") and delivery.target is None:
+        for model, is_student in ((student, True), (teacher, False)):
+            gives = delivery.from_student is is_student
+            if not is_student and not delivery.type.startswith("Module") and delivery.target is None:
                 continue  # a function is the same for both
             key = DELIVERIES[delivery.type] if gives or delivery.target is None else "target"
             check_path(model, delivered_point(delivery, gives=gives), f"distill_deliveries.{name}.{key}", problems)

@@ -41,7 +41,9 @@ def mean_of(value: Any, where: str = "a loss") -> Any:
         SpecError: It gives something else.
     """
     if isinstance(value, Tensor):
-        return value if value.dim() == 0 else value.mean()
+        if value.dim() == 0:
+            return value
+        return value.mean() if value.numel() else value.sum()  # of nothing: 0
     if isinstance(value, (tuple, list)) and value:
         return sum(mean_of(part, where) for part in value)
     raise SpecError([f"{where}: gives a {type(value).__name__}; a loss gives a tensor, or a list of tensors"])

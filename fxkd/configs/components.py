@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fxkd.configs.located import Unknown
 from fxkd.configs.reading import SCOPE, Reading, checkpoint, model_name, plain_type
 from fxkd.configs.spellings import cross_entropy, is_cross_entropy
 
@@ -38,6 +39,9 @@ def read_old(given: Mapping[str, Any], where: str, reading: Reading) -> dict[str
         reading.notes.add(f"{where}.architecture", f"left out: give the student{named} to fxkd.prepare as a module")
     inner = f"{where}.distiller".lstrip(".")
     distiller = given.get("distiller")
+    if isinstance(distiller, Unknown):
+        reading.known(distiller, inner)
+        return {}
     if not isinstance(distiller, Mapping):
         reading.problems.add(inner, "is not there; the components are in it")
         return {}
@@ -50,6 +54,7 @@ def read_old(given: Mapping[str, Any], where: str, reading: Reading) -> dict[str
 
 
 def _distiller(given: Mapping[str, Any], where: str, reading: Reading) -> dict[str, Any]:
+    given = {key: one if key == "teacher" else reading.known(one, f"{where}.{key}") for key, one in given.items()}
     reading.one_of(plain_type(given) or DISTILLERS[0], DISTILLERS, "distiller of MMRazor 0.x that fxkd reads", where)
     reading.strange(given, OF_DISTILLER, "SingleTeacherDistiller", where)
     if "teacher" in given:
@@ -62,7 +67,7 @@ def _distiller(given: Mapping[str, Any], where: str, reading: Reading) -> dict[s
     if reading.flag(given, "teacher_trainable", False, where):
         spec["teacher_trainable"] = True
     spec["pairs"] = []
-    components = reading.known(given.get("components") or [], f"{where}.components")
+    components = given.get("components")
     for index, component in enumerate(components if isinstance(components, list) else []):
         _component(component, f"{where}.components[{index}]", spec, reading)
     return spec

@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fxkd.configs.ensemble import temperature, write_ensembles
+from fxkd.configs.located import Unknown
 from fxkd.configs.reading import SCOPE, Reading, model_name, plain_type
 from fxkd.configs.spellings import RENAMED
 
 HEAD = "FeatureDistillationHead"
-OF_DISTILLER = ("type", SCOPE, "distill_cfg", "teacher", "use_meal", "stu_pretrain", "pretrained")
+OPTIONS = ("use_meal", "stu_pretrain", "pretrained")
+OF_DISTILLER = ("type", SCOPE, "distill_cfg", "teacher", *OPTIONS)
 OF_TEACHER = ("ckpt_path", "model", "distill_cfg")
 OF_PAIR = ("student_module", "teacher_module", "head")
 OF_HEAD = ("type", SCOPE, "loss", "stu_connector", "tea_connector", "dim_select")
@@ -49,7 +51,8 @@ def read_gml(given: Mapping[str, Any], where: str, reading: Reading) -> dict[str
     if prefix:
         reading.strange(owner, OF_DISTILLER, "GML's distiller", prefix)
     listed = [owner[last]] if isinstance(owner[last], Mapping) else owner[last]
-    options = {**given, **owner}
+    both = {**given, **owner}
+    options = reading.known({key: both[key] for key in OPTIONS if key in both}, prefix)
     found = _Teachers(reading, alone=len(listed) == 1)
     for index, teacher in enumerate(listed):
         found.read(teacher, f"{where}[{index}]" if isinstance(owner[last], list) else where, f"teacher_{index}")
@@ -90,6 +93,9 @@ class _Teachers:
 
     def read(self, given: Any, where: str, name: str) -> None:
         """Read one teacher."""
+        if isinstance(given, Mapping) and isinstance(given.get("distill_cfg"), Unknown):
+            self.reading.known(given["distill_cfg"], f"{where}.distill_cfg")
+            return
         if not isinstance(given, Mapping) or not isinstance(given.get("distill_cfg"), (list, Mapping)):
             self.reading.problems.add(where, "needs the key 'distill_cfg', a list of pairs of modules")
             return

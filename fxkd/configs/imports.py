@@ -13,10 +13,12 @@ def import_custom(given: Any, problems: Problems, allowed: bool) -> None:
     """Import what ``custom_imports`` names.
 
     Args:
-        given: ``{"imports": [...], "allow_failed_imports": False}``.
+        given: ``{"imports": [...], "allow_failed_imports": False}``, or nothing.
         problems: Gets what could not be imported, or that nothing was.
         allowed: Whether the user of the spec allows it: to import a module executes it.
     """
+    if given is None:  # only an execution would give it, which is said
+        return
     names = given.get("imports") if isinstance(given, Mapping) else None
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):

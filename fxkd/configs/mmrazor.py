@@ -15,6 +15,7 @@ OF_STUDENT = ("architecture", "student_trainable", "calculate_student_loss", *IN
 COMMON = ("type", SCOPE, "distiller", "data_preprocessor", "init_cfg", *OF_STUDENT)
 OF_TEACHER = ("teacher", "teacher_ckpt", "teacher_trainable", "teacher_norm_eval")
 OF_GENERATOR = ("teachers", "generator", "generator_distiller", "student_iter", "student_train_first")
+OPTIONS = (*COMMON, *OF_TEACHER, *OF_GENERATOR)
 ORIGINS = {"student_loss": "calculate_student_loss", "teacher_mode": "teacher_norm_eval", "self_distillation": "type"}
 ORIGINS |= {key: key for key in ("teacher_ckpt", "teacher_trainable", "student_trainable")}
 ORIGINS |= {"student_ckpt": "architecture.init_cfg.checkpoint", "pretrained": "init_cfg.checkpoint"}

@@ -7,7 +7,7 @@ from fxkd.configs.components import is_old, read_old
 from fxkd.configs.gml import gml_place, read_gml
 from fxkd.configs.hooks import SILENT, leave_out, read_hooks
 from fxkd.configs.located import Unknown, known
-from fxkd.configs.mmrazor import DISTILLERS, SUPERVISED, is_algorithm, read_algorithm, read_distiller
+from fxkd.configs.mmrazor import DISTILLERS, OPTIONS, SUPERVISED, is_algorithm, read_algorithm, read_distiller
 from fxkd.configs.reading import Reading, plain_type
 from fxkd.configs.spellings import one_spelling
 from fxkd.errors import Problems, near_names
@@ -79,7 +79,7 @@ def _keys(given: Mapping[str, Any], own_keys: tuple[str, ...], reading: Reading)
 
 def _around_distiller(given: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
     """Read an algorithm without a name around it, or a file that only has a distiller."""
-    if plain_type(given) or set(given) & {"architecture", "teacher", "teachers"}:
+    if plain_type(given) or (len(given) > 1 and set(given) <= set(OPTIONS)):
         return read_algorithm(given, "", reading)
     leave_out(given, ("distiller",), reading)
     spec = read_distiller(reading.known(given["distiller"], "distiller"), "distiller", reading)

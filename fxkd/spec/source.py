@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fxkd.configs.imports import KEY, import_custom
+from fxkd.configs.located import known
 from fxkd.configs.python_file import read_python
 from fxkd.configs.translate import says_nothing, translate
 from fxkd.errors import Problems
@@ -55,7 +56,7 @@ def _keys(given: Any, problems: Problems, notes: Problems, allow_imports: bool, 
     if not isinstance(given, Mapping):
         return given
     if KEY in given:
-        import_custom(given[KEY], problems, allow_imports)
+        import_custom(known(given[KEY], KEY, problems), problems, allow_imports)
         given = {key: value for key, value in given.items() if key != KEY}
     try:
         return translate(given, problems, notes, own_keys)

@@ -66,6 +66,12 @@ model = dict(
         (GML.replace("ckpt_path", "model"), "L2Loss", "L3Loss", "config.py:24: pairs[0].loss.type: no loss"),
         (GML, "ckpt_path=", "ckpt=", "config.py:13: teacher[0].ckpt: a teacher does not take it; there is"),
         (GML + "use_meal = 'no'\n", "", "", "config.py:30: use_meal: is 'no'; give True or False"),
+        (GML + "use_meal = f()\n", "", "", "config.py:30: use_meal: is a call of 'f', which is not done"),
+        (GML, "distill_cfg=[", "distill_cfg=f() or [", "config.py:17: teacher[0].distill_cfg: is the code"),
+        (GML, "ckpt_path=", "ckpt_path=f() + ", "config.py:13: teacher[0].ckpt_path: is a call of 'f', which"),
+        (OLD, "tau=1", "tau=f()", "config.py:9: algorithm.distiller.components[0].losses[0].tau: is a call of 'f'"),
+        (OLD, "distiller=dict(", "distiller=f(", "config.py:3: algorithm.distiller: is a call of 'f', which is not"),
+        (KD + "custom_imports = f()\n", "", "", "config.py:24: custom_imports: is a call of 'f', which is not done"),
         (DATA_FREE, "teachers=dict(a=dict(build_cfg={}))", "teachers=3", "config.py:3: model.teachers: is 3; give a mapping from names to teachers"),  # noqa: E501
         (DATA_FREE, "student_train_first=False", "student_train_first=3", "config.py:5: model.student_train_first: is 3; give True or False"),  # noqa: E501
         (DATA_FREE, "student_train_first=False", "teacher_ckpt=''", "config.py:5: model.teacher_ckpt: DataFreeDistillation does not take it"),  # noqa: E501

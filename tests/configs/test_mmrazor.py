@@ -266,6 +266,15 @@ def test_what_a_spec_says_itself_is_left_as_it_is() -> None:
     assert read({"teacher": "b", "model": 3})[0] == {"teacher": "b", "model": 3}
 
 
+def test_a_distiller_in_a_file_of_a_users_own() -> None:
+    given = {"model": {"type": "x"}, "teacher": {"type": "y"}, "distiller": DISTILLER, "lr": 3}
+    spec, problems, notes = read(given)
+    assert (spec, problems) == (SIX, [])
+    assert [note.partition(":")[0] for note in notes] == ["model", "teacher", "lr"]
+    named = {"teacher": {}, "teacher_ckpt": "t.pth", "distiller": DISTILLER}
+    assert read(named)[0] == SIX | {"teacher_ckpt": "t.pth", "teacher_mode": "norm_eval"}
+
+
 def test_keys_of_mmengine_around_the_six_sections() -> None:
     around = {"find_unused_parameters": True, "default_scope": "mmcls", "_scope_": "mmrazor"}
     hooks = [{"type": "StopDistillHook", "stop_epoch": 2}]
