@@ -16,7 +16,7 @@ import torch
 from sybil import Document, Example, Region, Sybil
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 
-collect_ignore = ["conf.py", "pictures.py", "_build"]
+collect_ignore = ["conf.py", "pictures.py", "reference.py", "_build"]
 
 FILE = re.compile(r"# (\w+\.\w+)\n")
 
