@@ -101,6 +101,7 @@ class InsertLosses(PassBase):
         records = {side: {n: records_of(graph, side, n) for n in names} for side, names in self.return_records.items()}
         result = {"loss": total, "student_loss": own, "losses": losses, "output": returned, "records": records}
         result |= {"teacher_loss": taught} if self.trained else {}
+        output.meta["val"] = {"output": value}
         output.args = (result if self.return_output else result | {"output": None},)
         if not self.return_output and own is None:
             output.meta.pop("returns", None)  # what the student returns is not asked for, nor what decided on it
