@@ -204,5 +204,7 @@ def _plain(value: Any) -> Any:
 
 losses = Registry("loss", "fxkd.losses")
 connectors = Registry("connector", "fxkd.connectors")
+generators = Registry("generator", "fxkd.generators")
 loss = losses.register
 connector = connectors.register
+generator = generators.register
