@@ -14,7 +14,7 @@ _CONTRACT = (
 _classes: dict[str, type] = {}
 
 
-def algorithm(name: str) -> Callable[[AlgorithmClass], AlgorithmClass]:
+def algorithm(name: Any) -> Callable[[AlgorithmClass], AlgorithmClass]:
     """Return a decorator that puts a class under ``name``, so that ``fxkd.build_algorithm`` finds it by ``type``.
 
     The class has a classmethod ``prepare(...)``, which makes an object of it, and a method
@@ -52,7 +52,7 @@ def algorithm(name: str) -> Callable[[AlgorithmClass], AlgorithmClass]:
     return decorate
 
 
-def build_algorithm(config: Mapping[str, Any], **models: Any) -> Any:
+def build_algorithm(config: Any, **models: Any) -> Any:
     """Make the algorithm that ``config`` names: its ``prepare`` is called with the models and the other options.
 
     Args:

@@ -1,7 +1,6 @@
 """Distillation without data: a generator draws the images, and learns from the same teachers what to draw."""
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from fxkd.data_free_checks import (
     check_optimizers,
     check_options,
     check_steps,
+    check_teachers,
     detaching,
     modules,
     noted,
@@ -24,7 +24,6 @@ from fxkd.data_free_checks import (
 )
 from fxkd.errors import Problems
 from fxkd.observe import example_calls
-from fxkd.output import DistillOutput
 from fxkd.preparation import as_before_on_failure, prepare
 from fxkd.spec import Spec
 from fxkd.unmeant import Warner
@@ -100,20 +99,21 @@ class DataFree(nn.Module):
         problems = Problems()
         check_steps(student_iter, student_train_first, joint, problems)
         check_options(options, problems)
-        if teachers is None:
-            problems.add("teachers", "is None; without data a student learns from a teacher, or several by name")
+        check_teachers(teachers, problems)
         self.generator: nn.Module = built(generator, problems)
         with noted("", problems):
             spec = read(spec, through_teacher=False)
         with noted("generator_spec", problems):
             generator_spec = read(generator_spec, through_teacher=True)
         problems.raise_if_any()
-        calls, prepared = example_calls(example_inputs), partial(prepare, student, teachers, **options)
+        calls = example_calls(example_inputs)
         with as_before_on_failure(*modules(student, teachers)):
-            self.distiller: nn.Module = prepared(spec, example_inputs=calls or None)
+            self.distiller: nn.Module = prepare(student, teachers, spec, example_inputs=calls or None, **options)
             with noted("generator_spec", problems):
                 drawn = [asking_for_gradients(call) for call in calls]
-                self.generator_distiller = prepared(generator_spec, example_inputs=drawn or None)
+                self.generator_distiller = prepare(
+                    student, teachers, generator_spec, example_inputs=drawn or None, **options
+                )
             problems.raise_if_any()
         self._distillers = (self.distiller, self.generator_distiller)  # as they are without a wrapper
         Warner()(detaching(self.generator_distiller.losses))
@@ -212,18 +212,18 @@ class DataFree(nn.Module):
         self._update_student(learnt, optimizers)
         return _named("distill", learnt) | _named("generator", drawn)
 
-    def _update_student(self, learnt: DistillOutput, optimizers: Mapping[str, Optimizer]) -> None:
+    def _update_student(self, learnt: Any, optimizers: Mapping[str, Optimizer]) -> None:
         optimizers["student"].zero_grad()
         learnt.loss.backward()
         optimizers["student"].step()
 
-    def _update_generator(self, drawn: DistillOutput, optimizers: Mapping[str, Optimizer]) -> None:
+    def _update_generator(self, drawn: Any, optimizers: Mapping[str, Optimizer]) -> None:
         optimizers["generator"].zero_grad()
         drawn.loss.backward(inputs=[p for p in self.generator_parameters() if p.requires_grad])
         optimizers["generator"].step()
 
 
-def _named(prefix: str, out: DistillOutput) -> dict[str, Tensor]:
+def _named(prefix: str, out: Any) -> dict[str, Tensor]:
     """Name what is logged."""
     own = {} if out.student_loss is None else {"student_loss": out.student_loss}
     return {f"{prefix}.{name}": value.detach() for name, value in {**out.losses, **own, "loss": out.loss}.items()}

@@ -33,6 +33,12 @@ def check_steps(student_iter: object, student_train_first: object, joint: object
         problems.add("joint", f"is True: {order}; leave 'student_iter' and 'student_train_first' out, or 'joint'")
 
 
+def check_teachers(teachers: object, problems: Problems) -> None:
+    """Note that there is none."""
+    if teachers is None:
+        problems.add("teachers", "is None; without data a student learns from a teacher, or several by name")
+
+
 def check_options(options: Mapping[str, Any], problems: Problems) -> None:
     """Note options that ``fxkd.prepare`` does not take."""
     known = [name for name, one in inspect.signature(prepare).parameters.items() if one.kind is one.KEYWORD_ONLY]

@@ -51,8 +51,7 @@ class Chain(nn.Module):
     def _noise(self, data: Tensor | None, batch_size: int) -> Tensor:
         """Check the noise that is given, or draw some."""
         if data is None:
-            if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-                raise refusal(self, f"batch_size is {batch_size!r}; it must be a whole number above 0.")
+            check_counts(self, batch_size=batch_size)
             like = self.linear.weight
             return torch.randn(batch_size, self.latent_dim, device=like.device, dtype=like.dtype)
         if not isinstance(data, Tensor):
@@ -73,12 +72,17 @@ def refusal(owner: nn.Module, problem: str) -> SpecError:
     return SpecError([f"{type(owner).__name__}: {problem}"])
 
 
-def check_sizes(owner: nn.Module, img_size: int, latent_dim: int, hidden_channels: int, scale_factor: int) -> None:
-    """Refuse sizes of which no chain can be made."""
-    given = {"img_size": img_size, "latent_dim": latent_dim, "hidden_channels": hidden_channels}
-    for name, value in (given | {"scale_factor": scale_factor}).items():
+def check_counts(owner: nn.Module, **options: object) -> None:
+    """Refuse options that are not whole numbers above zero."""
+    for name, value in options.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise refusal(owner, f"{name} is {value!r}; it must be a whole number above 0.")
+
+
+def check_sizes(owner: nn.Module, img_size: int, latent_dim: int, hidden_channels: int, scale_factor: int) -> None:
+    """Refuse sizes of which no chain can be made."""
+    check_counts(owner, img_size=img_size, latent_dim=latent_dim)
+    check_counts(owner, hidden_channels=hidden_channels, scale_factor=scale_factor)
     if hidden_channels < 2:
         raise refusal(owner, "hidden_channels is 1; the last layers have half as many, so give 2 or more.")
     if img_size % scale_factor**2:
@@ -89,7 +93,6 @@ def check_sizes(owner: nn.Module, img_size: int, latent_dim: int, hidden_channel
 def check_numbers(owner: nn.Module, **options: object) -> None:
     """Refuse options that are not finite numbers of 0 or more."""
     for name, value in options.items():
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or value < 0:  # type: ignore[arg-type, operator]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
             hint = " YAML reads 1e-5 as text: write 1.0e-5." if isinstance(value, str) else ""
             raise refusal(owner, f"{name} is {value!r}; it must be a number of 0 or more.{hint}")
