@@ -92,8 +92,8 @@ def delivered_point(delivery: Delivery, *, gives: bool) -> PointName:
 
 
 def point_of(recorder: Recorder) -> PointName:
-    """Give the point that a recorder names."""
-    return PointName(recorder.type, recorder.source)
+    """Give the point that a recorder names; a gradient is taken where a module's output is."""
+    return PointName("ModuleOutputs" if recorder.is_of_gradients else recorder.type, recorder.source)
 
 
 def check_path(model: object, point: PointName, where: str, problems: Problems) -> None:

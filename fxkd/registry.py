@@ -206,6 +206,8 @@ def _plain(value: Any) -> Any:
 
 losses = Registry("loss", "fxkd.losses")
 connectors = Registry("connector", "fxkd.connectors")
+generators = Registry("generator", "fxkd.generators")
 loss = losses.register
 head = losses.register  # a loss of two values that owns connectors
 connector = connectors.register
+generator = generators.register

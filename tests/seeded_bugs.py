@@ -288,6 +288,48 @@ BUGS = (
         "                    pass\n",
         "tests/test_options.py",
     ),
+    Bug(
+        "what-it-learns-from-trains",
+        "passes/insert_losses.py",
+        'return _function(graph, detached, value, part="loss") if source.detach else value',
+        "return value",
+        "tests/test_teachers.py",
+    ),
+    Bug(
+        "self-lost",
+        "passes/insert_deliveries.py",
+        "target.args = (*own, *given)",
+        "target.args = (*given,)",
+        "tests/test_deliveries.py",
+    ),
+    Bug(
+        "part-not-replaced",
+        "passes/insert_deliveries.py",
+        "target.replace_all_uses_with(changed, delete_user_cb=lambda user: user is not changed)",
+        "pass",
+        "tests/test_deliveries.py",
+    ),
+    Bug(
+        "schedule-stands-still",
+        "fxkd/progress.py",
+        "one.put(state)",
+        "one.put(0)",
+        "tests/test_schedules.py",
+    ),
+    Bug(
+        "gradient-of-a-copy",
+        "passes/insert_gradients.py",
+        "passed_on = graph.call_function(torch.clone, (marked,))",
+        "passed_on = graph.call_function(torch.clone, (node,))",
+        "tests/test_gradients.py",
+    ),
+    Bug(
+        "weights-left-behind",
+        "fxkd/checkpoints.py",
+        "model.load_state_dict(state)\n        raise",
+        "raise",
+        "tests/test_checkpoints.py",
+    ),
 )
 
 

@@ -44,11 +44,6 @@ class Algorithm:
         for name in ("teacher_ckpt", "data_free"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
 
-    @property
-    def teacher_grad(self) -> bool:
-        """Whether the teacher runs with gradients."""
-        return self.teacher_trainable or self.teacher_gradients
-
 
 OPTIONS = tuple(field.name for field in fields(Algorithm))
 

@@ -84,6 +84,18 @@ class Spec(Algorithm):
         return bool(asked) and not self.self_distillation
 
     @property
+    def teacher_grad(self) -> bool:
+        """Whether the teacher runs with gradients."""
+        asked = any(recorder.is_of_gradients for recorder in self.teacher_recorders.values())
+        return self.teacher_trainable or self.teacher_gradients or asked
+
+    @property
+    def returns_teacher(self) -> bool:
+        """Whether what the teacher returns is needed: a loss of its own is trained on, or its gradient recorded."""
+        asked = any(recorder.is_of_gradients for recorder in self.teacher_recorders.values())
+        return (self.teacher_trainable or asked) and not self.self_distillation
+
+    @property
     def student_first(self) -> bool:
         """Whether the teacher waits for values of the student."""
         return any(delivery.from_student for delivery in self.distill_deliveries.values())
