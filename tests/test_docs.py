@@ -98,7 +98,11 @@ def test_a_table_that_is_behind_is_written_anew(tmp_path: Path) -> None:
     assert text.startswith("before\n<!-- table: losses data-free -->\n\n| name |")
     assert text.endswith("<!-- end -->\nafter\n")
     assert "old" not in text
-    assert re.findall(r"^\| `(\w+)`", text, re.MULTILINE) == ["ActivationLoss", "InformationEntropyLoss", "OnehotLikeLoss"]
+    assert re.findall(r"^\| `(\w+)`", text, re.MULTILINE) == [
+        "ActivationLoss",
+        "InformationEntropyLoss",
+        "OnehotLikeLoss",
+    ]
     assert "| `feat_T` | [DAFL: Data-Free Learning of Student Networks](https://arxiv.org/abs/1904.01186) |" in text
 
 
