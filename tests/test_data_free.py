@@ -252,6 +252,20 @@ def test_example_images_capture_both_distillers_as_they_will_run() -> None:
     assert [len(distiller.programs) for distiller in distillers] == [1, 1]
 
 
+def test_example_images_ask_for_gradients_as_drawn_ones_do() -> None:
+    """A loss of the teacher alone trains the generator: there is nothing to warn of."""
+    mapping = {"preds_T": {"recorder": "fc", "from_student": False}}
+    draw = {
+        "teacher_recorders": {"fc": {"type": "ModuleOutputs", "source": "fc"}},
+        "distill_losses": {"loss": {"type": "OnehotLikeLoss"}},
+        "loss_forward_mappings": {"loss": mapping},
+    }
+    images = torch.randn(3, 3, 4, 4, dtype=torch.float64)
+    data_free, optimizers = made(*models(), LEARN, draw, example_inputs=[images, images[:2]])
+    assert data_free.train_step(ROWS, optimizers)["generator.loss"] > 0
+    assert not images.requires_grad
+
+
 def test_teachers_by_name_and_modes() -> None:
     student, teacher, generator = models()
     data_free, optimizers = made(
