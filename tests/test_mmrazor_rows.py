@@ -4,6 +4,7 @@ import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,15 @@ Reach = dict[tuple[str, str], set[str]]  # loss and argument -> names of the par
 EVERY = [pytest.param(row, id=row.name, marks=[pytest.mark.slow] * row.slow) for row in ROWS]
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small maps gain nothing by threads, and lose much where others want the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def test_every_file_is_a_row() -> None:
     assert sorted(path.stem for path in rows.FOLDER.glob("*.yaml")) == sorted(row.name for row in ROWS)
     parts = ("_student", "_generator")
@@ -28,7 +38,7 @@ def test_every_file_is_a_row() -> None:
 
 
 @pytest.mark.parametrize("row", EVERY)
-def test_row(row: Row, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row(row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     stage_one = first_stage(row)
     spec, (student, teacher) = fxkd.Spec.load(row.path), rows.made(row)

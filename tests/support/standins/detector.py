@@ -69,9 +69,9 @@ class DenseHead(nn.Module):
 
     def __init__(self, kinds: Sequence[str] = ("loss_bbox",), classes: int = 80) -> None:
         super().__init__()
-        self.convs = nn.Sequential(ConvModule(256, 256, 3), nn.ReLU(inplace=True))
-        self.cls = nn.Conv2d(256, classes, 3, padding=1)
-        self.others = nn.ModuleDict({kind: nn.Conv2d(256, 4, 3, padding=1) for kind in kinds})
+        self.convs = nn.Sequential(ConvModule(256, 32, 1), nn.ReLU(inplace=True))
+        self.cls = nn.Conv2d(32, classes, 3, padding=1)
+        self.others = nn.ModuleDict({kind: nn.Conv2d(32, 4, 3, padding=1) for kind in kinds})
 
     def loss(self, levels: tuple[Tensor, ...], data_samples: Samples) -> Losses:
         losses: Losses = {"loss_cls": []} | {kind: [] for kind in self.others}

@@ -153,7 +153,7 @@ RETINA, RETINA_101, RETINA_X101 = (partial(one_stage, *of) for of in ((50,), (10
 FASTER, FASTER_101 = partial(two_stage, 50), partial(two_stage, 101)
 
 ROWS = [
-    Row(name="abloss_pretrain_resnet50_resnet18", **DEEPER),
+    Row(name="abloss_pretrain_resnet50_resnet18", **DEEPER, slow=True),
     Row(
         name="abloss_logits_resnet50_resnet18",
         **DEEPER,
@@ -203,13 +203,13 @@ ROWS = [
     Row(name="zskt_resnet34_resnet18_generator", **FREE | {"call": noise(256)}, generator=ZSKT),
     Row(name="cwd_faster_rcnn_r101_r50", **detectors(FASTER, FASTER_101)),
     Row(name="cwd_retinanet_r101_r50", **detectors(RETINA, RETINA_101, larger=True), slow=True),
-    Row(name="cwd_retinanet_r101_r50_visualization", **detectors(RETINA, RETINA_101, larger=True)),
+    Row(name="cwd_retinanet_r101_r50_visualization", **detectors(RETINA, RETINA_101, larger=True), slow=True),
     Row(name="cwd_gfl_r101_r50", **detectors(partial(GFL, 50), partial(GFL, 101), larger=True), slow=True),
     Row(name="fbkd_faster_rcnn_r101_r50", **detectors(FASTER, FASTER_101)),
     Row(name="mgd_retinanet_x101_r50", **detectors(RETINA, RETINA_X101, larger=True)),
     Row(name="pkd_faster_rcnn_r101_r50", **detectors(FASTER, FASTER_101), slow=True),
     Row(name="pkd_retinanet_x101_r50", **detectors(RETINA, RETINA_X101), slow=True),
-    Row(name="pkd_fcos_x101_retinanet_r50", **detectors(RETINA, partial(FCOS, 101, 64))),
+    Row(name="pkd_fcos_x101_retinanet_r50", **detectors(RETINA, partial(FCOS, 101, 64)), slow=True),
     Row(name="pkd_mask_rcnn_swin_retinanet_r50", **detectors(RETINA, mask_rcnn_swin)),
     Row(name="pkd_reppoints_x101_r50", **detectors(partial(POINTS, 50), partial(POINTS, 101, 64)), slow=True),
     Row(name="pkd_fcos3d_r101_r50", **detectors(partial(FCOS3D, 50), partial(FCOS3D, 101)), slow=True),
