@@ -16,5 +16,6 @@ from fxkd.preparation import prepare as prepare
 from fxkd.record import record as record
 from fxkd.registry import connector as connector
 from fxkd.registry import generator as generator
+from fxkd.registry import head as head
 from fxkd.registry import loss as loss
 from fxkd.spec import Spec as Spec

@@ -249,8 +249,16 @@ BAD = {
         r"connectors\.loss_fc_student: a connector is built from .*, not from 5$", pair(student_connector=5)
     ),
     "connector with impossible sizes": Bad(
-        r"connectors\.loss_fc_student: LinearConnector: TypeError as it was built: ",
+        r"connectors\.loss_fc_student: LinearConnector: in_features is -1; it must be a whole number above 0\.$",
         pair(student_connector={"type": "LinearConnector", "in_features": -1, "out_features": "x"}),
+    ),
+    "module of torch with impossible sizes": Bad(
+        r"connectors\.loss_fc_student: Linear: TypeError as it was built: ",
+        pair(student_connector={"type": "torch.nn.Linear", "in_features": 3, "out_features": "x"}),
+    ),
+    "module that torch does not have": Bad(
+        r"connectors\.loss_fc_student: torch\.nn has no module 'Linaer'\. Did you mean 'Linear'",
+        pair(student_connector={"type": "torch.nn.Linaer", "in_features": 3, "out_features": 3}),
     ),
     "undefined recorder": Bad(
         r"loss_forward_mappings\.loss\.preds_S\.recorder: 'fcc' is not in student_recorders, which has 'fc'\. "
@@ -491,8 +499,8 @@ BAD = {
         pair(student="conv", teacher="conv", student_connector="auto"),
     ),
     "auto between shapes that nothing simple joins": Bad(
-        r"loss_forward_mappings\.loss_conv\.s_feature: 'auto' cannot make \(2, 4, 4, 4\) fit \(2, 3\): write out a co",
-        pair(student="conv", teacher="fc", name="loss_conv", student_connector="auto"),
+        r"loss_forward_mappings\.loss_conv\.s_feature: 'auto' cannot make \(2, 3\) fit \(2, 5, 4, 4\): a vector has",
+        pair(student="fc", teacher="conv", name="loss_conv", student_connector="auto"),
         options=example,
     ),
     "auto on inputs that a model does not take": Bad(

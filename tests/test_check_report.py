@@ -348,9 +348,9 @@ MISTAKES: dict[str, tuple[Any, list[str]] | tuple[Any, list[str], dict[str, Any]
         pair(student_connector="auto", teacher_connector="auto"),
         ["loss_forward_mappings.loss_stem.s_feature", "both sides are 'auto'"],
     ),
-    "auto between maps of other sizes": (
-        pair("stem", "stage", student_connector="auto"),
-        ["loss_forward_mappings.loss_stem.s_feature", "(2, 8, 8, 8)", "(2, 16, 4, 4)", "stride"],
+    "auto between a vector and a map": (
+        pair("fc", "stage", student_connector="auto"),
+        ["loss_forward_mappings.loss_fc.s_feature", "(2, 10)", "(2, 16, 4, 4)", "on the other side"],
     ),
     "auto with arguments": (
         pair(student_connector={"type": "auto", "bias": False}),
