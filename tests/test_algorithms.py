@@ -162,7 +162,7 @@ def of(recorder: Any, side: str, **picked: Any) -> dict[str, Any]:
 def test_logits(digits: Any, teacher: Net, backend: str) -> None:
     distiller = prepared(Net(4), teacher, {"pairs": [KD], **OWN}, backend)
     course = train(distiller, digits)
-    course.assert_falls(0.4)
+    course.assert_falls(0.5)
     student = distiller.student
     assert course.changed == parameters("student", student) | statistics("student", student)
 
@@ -352,7 +352,7 @@ def test_being_ones_own_teacher(digits: Any, backend: str) -> None:
         **OWN,
     }
     distiller = prepared(Pooled(8), None, spec, backend)
-    course = train(distiller, digits, lr=0.02)
+    course = train(distiller, digits, epochs=8, lr=0.02)
     course.assert_falls(0.7)
     student, connector = distiller.student, distiller.connectors.shallow
     trained = parameters("student", student) | parameters("connectors.shallow", connector)

@@ -269,7 +269,7 @@ def test_example_images_ask_for_gradients_as_drawn_ones_do() -> None:
 def test_teachers_by_name_and_modes() -> None:
     student, teacher, generator = models()
     data_free, optimizers = made(
-        student, {"big": teacher}, generator, spec("big.fc"), spec("big.fc", teacher_detach=False)
+        student, {"big": teacher}, generator, fxkd.Spec.load(spec("big.fc")), spec("big.fc", teacher_detach=False)
     )
     assert data_free.teachers == {"big": teacher}
     assert not teacher.training
