@@ -18,7 +18,7 @@ def compared(
     student: Spot, teacher: Spot, loss: Mapping[str, Any], name: str = "", labels: str | None = None, **more: Any
 ) -> dict[str, Any]:
     """Write one pair; ``labels`` is the input that the loss reads as ``gt_labels``, ``more`` are its connectors."""
-    pair = {"student": dict(student.point), "teacher": dict(teacher.point), "loss": dict(loss)}
+    pair: dict[str, Any] = {"student": dict(student.point), "teacher": dict(teacher.point), "loss": dict(loss)}
     pair["name"] = name or f"loss_{student.name}"
     if labels is not None:
         pair["args"] = {"gt_labels": {"from_input": labels}}

@@ -10,7 +10,7 @@ Recipe = TypeVar("Recipe", bound=Callable[..., Any])
 _recipes: dict[str, Callable[..., Any]] = {}
 
 
-def recipe(name: str) -> Callable[[Recipe], Recipe]:
+def recipe(name: Any) -> Callable[[Recipe], Recipe]:
     """Return a decorator that puts a function under ``name``, for ``fxkd.recipes.get``.
 
     Args:

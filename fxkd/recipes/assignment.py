@@ -42,7 +42,7 @@ def lad(
     >>> lad(None, None, methods=["fractions.Fraction.limit_denominator"]).distill_deliveries
     {'Fraction_limit_denominator': Delivery(type='MethodOutputs', path='fractions.Fraction.limit_denominator', ...)}
     """
-    if isinstance(methods, str) or not isinstance(methods, Sequence) or not methods:
+    if not isinstance(methods, (list, tuple)) or not methods:
         raise SpecError([f"methods: is {methods!r}; give a list of paths such as 'package.module.Class.method'"])
     problems = list(filter(None, (_no_method(index, path) for index, path in enumerate(methods))))
     if problems:

@@ -96,7 +96,7 @@ def factor_transfer(
     example_inputs: Any,
     *,
     stage: str,
-    rate: float = 0.5,
+    rate: Any = 0.5,
     weight: Any = 1.0,
     pretrained: str | None = None,
     student_point: Any = None,
