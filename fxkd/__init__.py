@@ -13,6 +13,7 @@ from fxkd.findings import Report as Report
 from fxkd.listing import points as points
 from fxkd.output import DistillOutput as DistillOutput
 from fxkd.preparation import prepare as prepare
+from fxkd.recipes import recipe as recipe
 from fxkd.record import record as record
 from fxkd.registry import connector as connector
 from fxkd.registry import generator as generator

@@ -13,6 +13,7 @@ from fxkd.spec.pairs import expand_pairs
 from fxkd.spec.sections import SECTIONS, read_fields, unwrap
 from fxkd.spec.source import read_source
 from fxkd.spec.vocabulary import Config, Delivery, Recorder, Reference, StudentLoss
+from fxkd.spec.writing import as_dict, as_yaml
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +77,28 @@ class Spec(Algorithm):
         spec = cls.read(source, problems, allow_imports=allow_imports)
         problems.raise_if_any()
         return spec
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the mapping that ``load`` reads as this spec; what is as by default is left out.
+
+        >>> pair = {"student": "0", "teacher": "0", "loss": {"type": "L1Loss"}}
+        >>> spec = Spec.load({"pairs": [pair]})
+        >>> spec.to_dict()["student_recorders"], Spec.load(spec.to_dict()) == spec
+        ({'0': {'type': 'ModuleOutputs', 'source': '0'}}, True)
+        """
+        return as_dict(self)
+
+    def to_yaml(self) -> str:
+        """Give the text of a YAML file that ``load`` reads as this spec.
+
+        Raises:
+            SpecError: It holds a module or a function, which no file can.
+
+        >>> print(Spec.load({"distill_losses": {}, "return_output": False}).to_yaml())
+        return_output: false
+        <BLANKLINE>
+        """
+        return as_yaml(self)
 
     @property
     def reads_teacher(self) -> bool:
