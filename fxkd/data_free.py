@@ -124,7 +124,7 @@ class DataFree(nn.Module):
         student: nn.Module,
         teachers: nn.Module | Mapping[str, nn.Module],
         generator: nn.Module | Mapping[str, Any] | None = None,
-        spec: Mapping[str, Any] | None = None,
+        spec: Spec | Mapping[str, Any] | str | Path | None = None,
         **options: Any,
     ) -> "DataFree":
         """Make one of a spec that holds all in its key ``data_free``.
@@ -133,8 +133,9 @@ class DataFree(nn.Module):
             student: The model to train.
             teachers: What it learns from.
             generator: A generator; by default the one that the spec describes.
-            spec: A spec with the key ``data_free``: a mapping of ``generator``, ``generator_spec`` and, if need be,
-                ``student_iter``, ``student_train_first`` and ``joint``.
+            spec: A spec, or the file or config of one, with the key ``data_free``: a mapping of ``generator``,
+                ``generator_spec`` and, if need be, ``student_iter``, ``student_train_first`` and ``joint``. A config of
+                one of MMRazor's data-free algorithms is read as such.
             **options: The others of ``DataFree``.
 
         Raises:

@@ -55,17 +55,17 @@ def check_optimizers(optimizers: Any) -> None:
         raise SpecError([f"optimizers: is {given}; give {{'student': optimizer, 'generator': optimizer}}"])
 
 
-def read_data_free(spec: Any, has_generator: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Take the key ``data_free`` out of a spec; give the rest, and what stands there.
+def read_data_free(source: Any, has_generator: bool) -> tuple[Spec, dict[str, Any]]:
+    """Read a spec and take its key ``data_free`` out; give the rest, and what stands there.
 
     Raises:
         SpecError: There is no such key, or one in it is missing or means nothing.
     """
-    held = spec.get(KEY) if isinstance(spec, Mapping) else None
+    spec = Spec.load(source)
     there = ", ".join(map(repr, OWN))
-    if not isinstance(held, Mapping):
-        raise SpecError([f"{KEY}: is not there; give a spec that is a mapping and has this key, with {there}"])
-    problems = Problems()
+    if spec.data_free is None:
+        raise SpecError([f"{KEY}: is not there; give a spec that has this key, a mapping with {there}"])
+    problems, held = Problems(dict(spec.lines)), spec.data_free
     for key in [key for key in held if key not in OWN]:
         problems.add(f"{KEY}.{key}", f"unknown key; there is {there}." + did_you_mean(key, OWN))
     if not has_generator and held.get("generator") is None:
@@ -73,7 +73,7 @@ def read_data_free(spec: Any, has_generator: bool) -> tuple[dict[str, Any], dict
     if held.get("generator_spec") is None:
         problems.add(f"{KEY}.generator_spec", "is not there; say by which losses the generator learns")
     problems.raise_if_any()
-    return {key: value for key, value in spec.items() if key != KEY}, dict(held)
+    return replace(spec, data_free=None), dict(held)
 
 
 def built(generator: Any, problems: Problems) -> nn.Module:

@@ -331,16 +331,60 @@ def test_one_spec_holds_all() -> None:
     assert built.generator is generator
 
 
+def sections(weight: float) -> dict[str, Any]:
+    """Write the sections of one distiller in MMRazor's form."""
+    mapping = {
+        "s_feature": {"from_student": True, "recorder": "fc"},
+        "t_feature": {"from_student": False, "recorder": "fc"},
+    }
+    return {
+        "type": "ConfigurableDistiller",
+        "student_recorders": {"fc": {"type": "ModuleOutputs", "source": "fc"}},
+        "teacher_recorders": {"fc": {"type": "ModuleOutputs", "source": "res34.fc"}},
+        "distill_losses": {"loss": {"type": "L1Loss", "loss_weight": weight}},
+        "loss_forward_mappings": {"loss": mapping},
+    }
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_config_of_mmrazors(is_read: bool) -> None:
+    config = {
+        "type": "DataFreeDistillation",
+        "architecture": {"cfg_path": "mmcls::resnet18.py"},
+        "teachers": {"res34": {"build_cfg": {"cfg_path": "mmcls::resnet34.py"}}},
+        "generator": GENERATOR,
+        "distiller": sections(1.0),
+        "generator_distiller": sections(-1.0),
+        "student_iter": 5,
+        "student_train_first": True,
+    }
+    student, teacher, _ = models()
+    given = fxkd.Spec.load(config) if is_read else config
+    data_free = fxkd.DataFree.from_spec(student.float(), {"res34": teacher.float()}, None, given)
+    assert isinstance(data_free.generator, ZSKTGenerator)
+    assert (data_free.student_iter, data_free.student_train_first, data_free.joint) == (5, True, False)
+    optimizers = optimizers_of(data_free.student_parameters(), data_free.generator_parameters())
+    losses = data_free.train_step(ROWS, optimizers)
+    assert losses["distill.loss"] > 0 > losses["generator.loss"]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (LEARN, "data_free: is not there; give a spec that is a mapping and has this key, with 'generator', "),
-        ("spec.yaml", "data_free: is not there"),
-        ({"data_free": 3}, "data_free: is not there"),
-        ({"data_free": {"generator_spec": DRAW}}, "data_free.generator: is not there; describe one, or give a module"),
-        ({"data_free": {"generator": GENERATOR}}, "data_free.generator_spec: is not there; say by which losses"),
+        (LEARN, "data_free: is not there; give a spec that has this key, a mapping with 'generator', "),
+        (None, "the spec: is a NoneType; a spec is a mapping"),
+        ("nowhere.yaml", r"nowhere.yaml: there is no such file"),
+        ({**LEARN, "data_free": 3}, "data_free: is 3; it must be a mapping or nothing"),
         (
-            {"data_free": {"generator": GENERATOR, "generator_spec": DRAW, "student_itr": 1}},
+            {**LEARN, "data_free": {"generator_spec": DRAW}},
+            "data_free.generator: is not there; describe one, or give a module",
+        ),
+        (
+            {**LEARN, "data_free": {"generator": GENERATOR}},
+            "data_free.generator_spec: is not there; say by which losses",
+        ),
+        (
+            {**LEARN, "data_free": {"generator": GENERATOR, "generator_spec": DRAW, "student_itr": 1}},
             "data_free.student_itr: unknown key; there is .* Did you mean 'student_iter'",
         ),
     ],
