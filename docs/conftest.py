@@ -16,14 +16,15 @@ import torch
 from sybil import Document, Example, Region, Sybil
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 
-collect_ignore = ["conf.py", "pictures.py", "_build"]
+collect_ignore = ["conf.py", "pictures.py", "reference.py", "_build"]
 
 FILE = re.compile(r"# (\w+\.\w+)\n")
 
 
 def begin(namespace: dict[str, Any]) -> None:
     folder = TemporaryDirectory()
-    namespace["_before"], namespace["_folder"] = Path.cwd(), folder
+    namespace["_before"], namespace["_folder"], namespace["_threads"] = Path.cwd(), folder, torch.get_num_threads()
+    torch.set_num_threads(1)  # all tensors are small
     os.chdir(folder.name)
     sys.path.insert(0, folder.name)
     torch.manual_seed(0)
@@ -32,6 +33,7 @@ def begin(namespace: dict[str, Any]) -> None:
 def end(namespace: dict[str, Any]) -> None:
     folder = namespace["_folder"]
     os.chdir(namespace["_before"])
+    torch.set_num_threads(namespace["_threads"])
     sys.path.remove(folder.name)
     for path in Path(folder.name).glob("*.py"):
         sys.modules.pop(path.stem, None)

@@ -1,7 +1,10 @@
 """fxkd: knowledge distillation by compiled-graph rewriting."""
 
+from fxkd.algorithms import algorithm as algorithm
+from fxkd.algorithms import build_algorithm as build_algorithm
 from fxkd.capture import Inputs as Inputs
 from fxkd.check import check as check
+from fxkd.data_free import DataFree as DataFree
 from fxkd.deploy import deploy as deploy
 from fxkd.distiller import Distiller as Distiller
 from fxkd.draw import draw as draw
@@ -13,6 +16,7 @@ from fxkd.preparation import prepare as prepare
 from fxkd.recipes import recipe as recipe
 from fxkd.record import record as record
 from fxkd.registry import connector as connector
+from fxkd.registry import generator as generator
 from fxkd.registry import head as head
 from fxkd.registry import loss as loss
 from fxkd.spec import Spec as Spec

@@ -147,6 +147,8 @@ def _connected(use: Use, spec: Spec, lookup: Lookup) -> Any:
     try:
         with stage.mode:
             connector = registry.connectors.build(spec.connectors[name])
+            if any(hasattr(part, "adapt") for part in connector.modules()):
+                return value  # set by what it is put behind, later; such connectors keep the form of what they take
         value = stage.call(connector, stage.fresh(value))
         return value if use.reference.connector_idx is None else value[use.reference.connector_idx]
     except (Mistake, Unseen) as error:

@@ -42,6 +42,8 @@ def read_both(
     are_models = not problems.found
     spec = Spec.read(source, problems)
     is_read = not problems.found or spec != Spec()
+    if spec.data_free is not None:
+        problems.add("data_free", "prepare distils on given data; fxkd.DataFree.from_spec takes this spec")
     if teacher is not None and spec.self_distillation:
         problems.add("self_distillation", "is true, but there is a teacher; give prepare teacher=None, or take it out")
     if teacher is None:
@@ -69,9 +71,9 @@ def check_paths(student: object, teacher: object, spec: Spec, problems: Problems
         for name, recorder in recorders.items():
             check_path(model, point_of(recorder), f"{section}.{name}.source", problems)
     for name, delivery in spec.distill_deliveries.items():
-        for model in (student, teacher):
-            gives = delivery.from_student is (model is student)
-            if model is teacher and not delivery.type.startswith("Module") and delivery.target is None:
+        for model, is_student in ((student, True), (teacher, False)):
+            gives = delivery.from_student is is_student
+            if not is_student and not delivery.type.startswith("Module") and delivery.target is None:
                 continue  # a function is the same for both
             key = DELIVERIES[delivery.type] if gives or delivery.target is None else "target"
             check_path(model, delivered_point(delivery, gives=gives), f"distill_deliveries.{name}.{key}", problems)
@@ -90,8 +92,8 @@ def delivered_point(delivery: Delivery, *, gives: bool) -> PointName:
 
 
 def point_of(recorder: Recorder) -> PointName:
-    """Give the point that a recorder names."""
-    return PointName(recorder.type, recorder.source)
+    """Give the point that a recorder names; a gradient is taken where a module's output is."""
+    return PointName("ModuleOutputs" if recorder.is_of_gradients else recorder.type, recorder.source)
 
 
 def check_path(model: object, point: PointName, where: str, problems: Problems) -> None:

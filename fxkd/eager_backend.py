@@ -10,9 +10,9 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from fxkd.capture import Inputs, Layout, split
 from fxkd.capture.blame import refuse_call
-from fxkd.eager import DistillDeliveryManager, ParameterRecorder, RecorderManager
-from fxkd.errors import CaptureError, PointError
-from fxkd.passes.insert_losses import add_losses, mean_of, no_argument, returned_losses
+from fxkd.eager import DistillDeliveryManager, ModuleGradientsRecorder, ParameterRecorder, RecorderManager
+from fxkd.errors import CaptureError, PointError, SpecError
+from fxkd.passes.insert_losses import NONE, add_losses, mean_of, no_argument, returned_losses
 from fxkd.patcher import patched
 from fxkd.records import detached
 from fxkd.spec import Delivery, Recorder, Reference, Spec, StudentLoss
@@ -94,6 +94,10 @@ class EagerBackend:
     def _result(
         self, output: Any, taught: Any, recorders: dict[bool, RecorderManager], given: "Given"
     ) -> dict[str, Any]:
+        own = self._own_loss(output, given)
+        needed = self.spec.returns_teacher
+        of_teacher = self._own_loss(taught, given, always=True) if needed else None
+        self._compute_gradients(recorders, {True: own, False: own if self.spec.self_distillation else of_teacher})
         losses = {}
         for name, mapping in self.spec.loss_forward_mappings.items():
             arguments = {
@@ -101,8 +105,7 @@ class EagerBackend:
                 for argument, ref in mapping.items()
             }
             losses[name] = mean_of(self.modules["losses"][name](**arguments), f"distill_losses.{name}")
-        own = self._own_loss(output, given)
-        of_teacher = self._own_loss(taught, given, always=True) if self.spec.teacher_trainable else None
+        of_teacher = of_teacher if self.spec.teacher_trainable else None
         trained = [loss for name, loss in losses.items() if "loss" in name]
         distilled = [add_losses(trained)] if trained else []
         total = [*(loss for loss in (own, of_teacher) if loss is not None), *distilled]
@@ -114,6 +117,19 @@ class EagerBackend:
             "output": output if self.spec.return_output else None,
             "records": _records(recorders) if self.return_records else {},
         }
+
+    def _compute_gradients(self, recorders: dict[bool, RecorderManager], own: dict[bool, Any]) -> None:
+        """Take the gradients that are recorded, now that there is a loss of the model's own."""
+        for is_student, manager in recorders.items():
+            for name, recorder in manager.recorders.items():
+                if not isinstance(recorder, ModuleGradientsRecorder):
+                    continue
+                loss = own[is_student]
+                if loss is None:
+                    what = f"a gradient is that of the model's own loss, and {NONE}"
+                    raise SpecError([f"{manager.where}.{name}: {what}"])
+                trains = is_student or self.spec.teacher_trainable or self.spec.self_distillation
+                recorder.compute(loss, keep=trains)
 
     def _value(self, reference: Reference, recorders: dict[bool, RecorderManager], given: "Given", where: str) -> Any:
         if reference.from_input is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fxkd.capture import Inputs, split
 from fxkd.capture.preserve import random_states, set_random_states
 from fxkd.errors import CaptureError, GuardError
+from fxkd.gradients import gradient
 from fxkd.passes.protect_records import clone
 from fxkd.program import Program, sizes
 
@@ -18,6 +19,9 @@ MOST_PROGRAMS = 32
 MOST_CAPTURES = 64
 SELDOM = 8  # more captures than that are fine where that many steps lie between them
 REPLAYED = ("reduce-overhead", "max-autotune")  # modes of torch.compile that replay CUDA graphs
+
+
+TRACING_GRADIENTS = torch._dynamo.config.patch(trace_autograd_ops=True)  # a gradient at a point is part of the graph
 
 
 class GraphBackend:
@@ -79,7 +83,14 @@ class GraphBackend:
     def _compile(self, program: Program) -> Program:
         if self.compile_options is not None:
             program.module.recompile()  # new code: what torch.compile made of the old, with other hooks, is not used
-            program.compiled = torch.compile(program.module, **self.compile_options)
+            compiled = torch.compile(program.module, **self.compile_options)
+            taken = [node for node in program.module.graph.nodes if node.target is gradient]
+            if not all(keep for _, _, keep, _ in (node.args for node in taken)):
+                raise CaptureError(
+                    "torch.compile cannot take the gradient at a point of a frozen model (ModuleGradients of the "
+                    "teacher): use compile=False, or let the teacher train"
+                )
+            program.compiled = TRACING_GRADIENTS(compiled) if taken else compiled
         return program
 
     def step(self, args: tuple[Any, ...], kwargs: dict[str, Any], extra: dict[str, Tensor]) -> dict[str, Any]:

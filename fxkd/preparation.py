@@ -92,7 +92,7 @@ def prepare(
     distiller.warn_of_unmeant()
     distiller.notes += _without_pretrained(distiller)
     models = [model for model in (student, one) if model is not None]
-    with _as_before_on_failure(*models), loaded(_checkpoints(student, distiller.teachers, spec), spec.lines):
+    with as_before_on_failure(*models), loaded(_checkpoints(student, distiller.teachers, spec), spec.lines):
         distiller.adapt_connectors()
         distiller.freeze_teachers()
         if calls:
@@ -137,7 +137,7 @@ def _without_pretrained(distiller: Distiller) -> list[str]:
 
 
 @contextmanager
-def _as_before_on_failure(*models: nn.Module) -> Iterator[None]:
+def as_before_on_failure(*models: nn.Module) -> Iterator[None]:
     """Put modes and ``requires_grad`` back if something is raised inside."""
     flags = [(module, module.training) for model in models for module in model.modules()]
     gradients = [(parameter, parameter.requires_grad) for model in models for parameter in model.parameters()]

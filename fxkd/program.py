@@ -13,7 +13,7 @@ from fxkd.capture.tape import guard
 from fxkd.checks import Ran, check_calls, delivered_point, point_of, runs
 from fxkd.errors import Problems
 from fxkd.modes import merge
-from fxkd.passes import InsertDeliveries, InsertLosses, InsertRecords, ProtectRecords, Prune, run
+from fxkd.passes import InsertDeliveries, InsertGradients, InsertLosses, InsertRecords, ProtectRecords, Prune, run
 from fxkd.passes.insert_losses import OwnLoss, Source
 from fxkd.shapes import Flow
 from fxkd.sides import capture_sides, join_sides, known
@@ -187,7 +187,10 @@ def _checked(
 def default_passes(spec: Spec, *, clone_records: bool = True, return_records: bool = False) -> tuple[PassBase, ...]:
     """List the passes that a spec asks for, in running order."""
     recorders = {"student": spec.student_recorders, "teacher": spec.teacher_recorders}
-    points = {side: {name: point_of(r) for name, r in entries.items()} for side, entries in recorders.items()}
+    values, gradients = (
+        {side: {n: point_of(r) for n, r in entries.items() if r.is_of_gradients is kind} for side, entries in given}
+        for kind, given in ((False, recorders.items()), (True, recorders.items()))
+    )
     losses = {
         loss: {argument: source_of(reference) for argument, reference in mapping.items()}
         for loss, mapping in spec.loss_forward_mappings.items()
@@ -195,9 +198,18 @@ def default_passes(spec: Spec, *, clone_records: bool = True, return_records: bo
     returned = {side: list(entries) for side, entries in recorders.items()} if return_records else {}
     where, own = {"teacher": "student"} if spec.self_distillation else {}, own_loss(spec.student_loss)
     return (
-        *(InsertRecords(points[side], side, where.get(side)) for side in ("teacher", "student")),
+        *(InsertGradients(gradients[side], side, where.get(side)) for side in gradients if gradients[side]),
+        *(InsertRecords(values[side], side, where.get(side)) for side in ("teacher", "student")),
         insert_deliveries(spec),
-        InsertLosses(losses, own, spec.return_output, returned, ("teacher",) if spec.teacher_trainable else ()),
+        InsertLosses(
+            losses,
+            own,
+            spec.return_output,
+            returned,
+            trained=("teacher",) if spec.teacher_trainable else (),
+            gradients={side: list(entries) for side, entries in gradients.items() if entries},
+            one_model=spec.self_distillation,
+        ),
         *((ProtectRecords(),) if clone_records else ()),
         Prune(),
     )

@@ -33,12 +33,13 @@ class Registry:
         self._classes: dict[str, type[nn.Module]] = {}
         self._discovered = False
 
-    def register(self, *names: str) -> Callable[[ModuleClass], ModuleClass]:
+    def register(self, *names: str, replace: bool = False) -> Callable[[ModuleClass], ModuleClass]:
         """Return a decorator that puts a class under each of ``names``, so that specs find it by ``type``.
 
         Args:
             *names: What the class is called in specs; a name belongs to one class. The same class defined again (a
                 cell of a notebook run twice) takes its own place.
+            replace: Whether the class takes the place of another one of that name.
 
         Raises:
             SpecError: A name belongs to another class already; no name was given; what is decorated is no module.
@@ -61,7 +62,8 @@ class Registry:
             if not cls.__module__.startswith(f"{self.package}."):
                 self._discover()  # so that a name of fxkd's own is refused here, not when it is next looked up
             for name in names:
-                self._refuse_other(name, cls)
+                if not replace:
+                    self._refuse_other(name, cls)
                 self._classes[name] = cls
             return cls
 
@@ -204,6 +206,8 @@ def _plain(value: Any) -> Any:
 
 losses = Registry("loss", "fxkd.losses")
 connectors = Registry("connector", "fxkd.connectors")
+generators = Registry("generator", "fxkd.generators")
 loss = losses.register
 head = losses.register  # a loss of two values that owns connectors
 connector = connectors.register
+generator = generators.register

@@ -68,4 +68,4 @@ def join_sides(sides: Sequence[Captured], modules: Mapping[str, nn.Module], spec
     first = [Side(teacher.name, teacher.graph, grad=spec.teacher_grad) for teacher in teachers]
     last = Side(student.name, student.graph, grad=spec.student_trainable)
     order = (last, *first) if spec.student_first else (*first, last)
-    return join(order, held, spec.inputs, [side.name for side in first] if spec.teacher_trainable else ())
+    return join(order, held, spec.inputs, [side.name for side in first] if spec.returns_teacher else ())

@@ -125,7 +125,7 @@ def _run(step: Step, call: Inputs, parts: Mapping[str, nn.Module], seed: int, ba
         result = step(copied)
         drawn = (*drawn_state(), torch.get_rng_state().tolist(), [state.tolist() for state in _cuda_states()])
         values = {f"{key}{pytree.keystr(path)}": value.detach().clone() for key, path, value in _outputs(result)}
-        values |= _gradients(result, parts) if backward else {}
+        values |= _gradients(result, parts, copied) if backward else {}
         values |= {
             f"the buffer {name}.{key}": buffer.detach().clone()
             for name, part in parts.items()
@@ -161,18 +161,20 @@ def _outputs(result: Mapping[str, Any]) -> Iterator[tuple[str, Any, Tensor]]:
                 yield key, path, value
 
 
-def _gradients(result: Mapping[str, Any], parts: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Give the gradients of the loss, or of the sum of the output where there is none."""
+def _gradients(result: Mapping[str, Any], parts: Mapping[str, nn.Module], call: Inputs) -> dict[str, Tensor]:
+    """Give the gradients of the loss, or of the sum of the output where there is none; those of inputs if asked for."""
     total = result["loss"]
     if total is None:
         found = [t for t in tensors(result["output"]) if t.requires_grad and t.is_floating_point()]
         total = sum((t.float().sum() for t in found), torch.zeros(()))
-    wanted = {
+    wanted: dict[str, Tensor] = {
         f"the gradient of {name}.{key}": parameter
         for name, part in parts.items()
         for key, parameter in part.named_parameters()
         if parameter.requires_grad
     }
+    given = [tensor for tensor in tensors((call.args, call.kwargs)) if tensor.requires_grad]
+    wanted |= {f"the gradient of input {index}": tensor for index, tensor in enumerate(given)}
     if not isinstance(total, Tensor) or not total.requires_grad or not wanted:
         return {}
     gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from types import FrameType
 from typing import Any
 
@@ -21,7 +21,7 @@ from fxkd.capture import Inputs, PointName
 from fxkd.capture.lines import raising_line
 from fxkd.capture.preserve import preserved
 from fxkd.capture.structure import parts, tensors
-from fxkd.capture.twins import fake_twins
+from fxkd.capture.twins import fake_of, fake_twins
 from fxkd.errors import CaptureError
 from fxkd.lookups import called_by_model, lookups
 from fxkd.patcher import patched
@@ -155,9 +155,7 @@ def _shape(value: Any) -> Any:
 
 def _run_without_values(model: nn.Module, inputs: Inputs) -> None:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    args, kwargs = pytree.tree_map_only(
-        Tensor, lambda tensor: mode.from_tensor(tensor, static_shapes=True), (inputs.args, inputs.kwargs)
-    )
+    args, kwargs = pytree.tree_map_only(Tensor, partial(fake_of, mode), (inputs.args, inputs.kwargs))
     with preserved(model, values=False), fake_twins(model, mode), mode:
         model(*args, **kwargs)
 

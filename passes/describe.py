@@ -12,6 +12,7 @@ from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from fxkd.capture.captured import PointCall, bundle, call_inputs
 from fxkd.capture.structure import tensors
 from fxkd.capture.tidy import ARITHMETIC, SIZES
+from fxkd.gradients import gradient, tracked
 from fxkd.passes.insert_deliveries import deliver
 from fxkd.passes.insert_losses import add_losses, mean_of
 from fxkd.passes.insert_records import record
@@ -30,6 +31,9 @@ FUNCTIONS: dict[Any, str] = {
     record: "record",
     deliver: "deliver",
     clone: "clone",
+    torch.clone: "clone",
+    gradient: "gradient",
+    tracked: "clone",
     add_losses: "total",
     mean_of: "mean",
     bundle: "bundle",

@@ -9,8 +9,11 @@ from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fxkd.errors import PointError, SpecError, did_you_mean
+from fxkd.passes.insert_gradients import insert_gradient_records
 from fxkd.passes.insert_records import records_of
 from fxkd.records import CallInputs, detached
+
+NONE = "the model returns none: give 'student_loss'"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +44,9 @@ def mean_of(value: Any, where: str = "a loss") -> Any:
         SpecError: It gives something else.
     """
     if isinstance(value, Tensor):
-        return value if value.dim() == 0 else value.mean()
+        if value.dim() == 0:
+            return value
+        return value.mean() if value.numel() else value.sum()  # of nothing: 0
     if isinstance(value, (tuple, list)) and value:
         return sum(mean_of(part, where) for part in value)
     raise SpecError([f"{where}: gives a {type(value).__name__}; a loss gives a tensor, or a list of tensors"])
@@ -65,6 +70,8 @@ class InsertLosses(PassBase):
         return_output: Whether what the student returns is returned.
         return_records: Recorder names per side whose records are returned.
         trained: The other sides that train, whose own loss is the same as the student's.
+        gradients: Recorder names per side at whose points the gradient of the side's own loss is recorded.
+        one_model: Whether the records of all sides are of the student.
     """
 
     losses: Mapping[str, Mapping[str, Source]]
@@ -72,6 +79,8 @@ class InsertLosses(PassBase):
     return_output: bool = True
     return_records: Mapping[str, Sequence[str]] = field(default_factory=dict)
     trained: Sequence[str] = ()
+    gradients: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    one_model: bool = False
 
     def call(self, graph_module: fx.GraphModule) -> PassResult:
         """Add the losses and rewrite the output."""
@@ -79,22 +88,35 @@ class InsertLosses(PassBase):
         output = graph.output_node()
         held: Any = output.args[0]
         returned, value = held["output"], output.meta["val"]["output"]
-        others = [(held["others"][side], output.meta["val"]["others"][side]) for side in self.trained]
+        others = {side: (held["others"][side], output.meta["val"]["others"][side]) for side in held.get("others", ())}
         with graph.inserting_before(output):
-            losses = {name: _loss(graph, name, sources) for name, sources in self.losses.items()}
             own = _own_loss(graph, self.own, returned, value, "Loss_student") if self.own else None
-            theirs = [_own_loss(graph, self.own or OwnLoss(), *other, "Loss_teacher") for other in others]
-            taught = _sum(graph, [node for node in theirs if node is not None], "Loss_teachers")
+            theirs = {s: _own_loss(graph, self.own or OwnLoss(), *o, "Loss_teacher") for s, o in others.items()}
+            self._record_gradients(graph, {"student": own} | theirs)
+            losses = {name: _loss(graph, name, sources) for name, sources in self.losses.items()}
+            taught = _sum(graph, [n for s, n in theirs.items() if n is not None and s in self.trained], "Loss_teachers")
             trained = [node for name, node in losses.items() if "loss" in name]
             distilled = _sum(graph, trained, "Loss_dis")
             total = _sum(graph, [node for node in (own, taught, distilled) if node is not None], "Loss")
         records = {side: {n: records_of(graph, side, n) for n in names} for side, names in self.return_records.items()}
         result = {"loss": total, "student_loss": own, "losses": losses, "output": returned, "records": records}
         result |= {"teacher_loss": taught} if self.trained else {}
+        output.meta["val"] = {"output": value}
         output.args = (result if self.return_output else result | {"output": None},)
         if not self.return_output and own is None:
             output.meta.pop("returns", None)  # what the student returns is not asked for, nor what decided on it
         return PassResult(graph_module, modified=True)
+
+    def _record_gradients(self, graph: fx.Graph, own: Mapping[str, fx.Node | None]) -> None:
+        for side, names in self.gradients.items():
+            loss = own["student" if self.one_model else side]
+            if loss is None:
+                raise SpecError(
+                    [f"{side}_recorders.{names[0]}: a gradient is that of the model's own loss, and {NONE}"]
+                )
+            for name in names:
+                keep = side == "student" or side in self.trained
+                insert_gradient_records(graph, f"{side}.{name}", loss, keep=keep or self.one_model)
 
 
 def _loss(graph: fx.Graph, name: str, sources: Mapping[str, Source]) -> fx.Node:

@@ -160,6 +160,17 @@ def test_the_long_form_and_a_partner_behind_a_connector(backend: str, form: Any)
 
 
 @BACKENDS
+def test_a_partner_that_is_set_by_its_module(backend: str) -> None:
+    """The margins come from the teacher's norm; the size is the feature's."""
+    distiller = prepared(
+        pair("norm", student_connector="auto", teacher_connector={"type": "OFDTeacherConnector"}), backend=backend
+    )
+    assert distiller.connectors["loss_student"].conv_module.conv.weight.shape == (6, 4, 1, 1)
+    assert distiller.connectors["loss_teacher"].margin.shape == (1, 6, 1, 1)
+    assert distiller(batch()).losses["loss"].requires_grad
+
+
+@BACKENDS
 def test_a_part_of_a_record(backend: str) -> None:
     spec = pair({"type": "ModuleOutputs", "source": "pool", "data_idx": 0})
     assert prepared(spec, backend=backend).connectors["loss_student"].conv_module.conv.weight.shape == (6, 4, 1, 1)

@@ -186,6 +186,21 @@ def test_a_number_that_a_class_does_not_keep_cannot_move() -> None:
         prepared({"type": "HiddenOfSchedules", "size": LINEAR})
 
 
+def test_a_size_cannot_move() -> None:
+    with pytest.raises(SpecError, match=r"distill_losses.loss_1: CRDLoss: neg_num is 4.0"):
+        fxkd.prepare(
+            net(),
+            net(8),
+            {
+                "pairs": [
+                    {"student": "1", "teacher": "1", "loss": {"type": "CRDLoss", "neg_num": LINEAR}}
+                    | {"args": {"data_samples": "index"}}
+                ],
+                "inputs": ["index"],
+            },
+        )
+
+
 class Hidden(nn.Module):
     """A loss that keeps its option under another name."""
 

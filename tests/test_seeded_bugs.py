@@ -40,13 +40,13 @@ def test_a_planted_bug_is_caught_and_taken_out_again(copy: Path) -> None:
 
 
 def test_what_no_test_sees_survives(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    harmless = Bug("harmless", CHEAP.file, "import torch\n", "import torch\n\nNOBODY_READS = 1\n", CHEAP.tests)
+    harmless = Bug("harmless", CHEAP.file, "from torch import ", "NOBODY_READS = 1\nfrom torch import ", CHEAP.tests)
     assert not is_caught(harmless, copy)
     assert "SURVIVED" in capsys.readouterr().out
 
 
 def test_what_does_not_import_is_not_caught(copy: Path) -> None:
-    broken = Bug("broken", CHEAP.file, "import torch\n", "import torch\nimport no_such_module\n", CHEAP.tests)
+    broken = Bug("broken", CHEAP.file, "from torch import ", "import no_such_module\nfrom torch import ", CHEAP.tests)
     assert plant(broken, copy).kind == "broken"
 
 

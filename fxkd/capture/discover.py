@@ -3,6 +3,7 @@
 from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils import _pytree as pytree
 from fxkd.capture.inputs import Inputs
 from fxkd.capture.lines import raising_line
 from fxkd.capture.structure import storages, tensors
-from fxkd.capture.twins import fake_twins
+from fxkd.capture.twins import fake_of, fake_twins
 from fxkd.errors import CaptureError
 from fxkd.patcher import patched
 from fxkd.points import Place
@@ -124,7 +125,7 @@ def discover_without_values(
         ValuesNeededError: A function or the model does not run so.
     """
     mode, places = FakeTensorMode(allow_non_fake_inputs=True), list(places)
-    args, kwargs = pytree.tree_map_only(Tensor, mode.from_tensor, (inputs.args, inputs.kwargs))
+    args, kwargs = pytree.tree_map_only(Tensor, partial(fake_of, mode), (inputs.args, inputs.kwargs))
     try:
         with fake_twins(model, mode), mode:
             return discover(model, Inputs(args, kwargs), places, point_modules)

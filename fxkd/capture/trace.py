@@ -20,7 +20,7 @@ from fxkd.capture.recording import Recording
 from fxkd.capture.regions import recorded_regions
 from fxkd.capture.tape import LeakedTensor, Tape
 from fxkd.capture.tracked import PinningRange
-from fxkd.capture.twins import fake_twins
+from fxkd.capture.twins import fake_of, fake_twins
 from fxkd.errors import CaptureError, FxkdError
 from fxkd.patcher import patched
 from fxkd.points import find_parameter
@@ -83,7 +83,7 @@ def _placeholders(plan: Plan, tape: Tape, mode: FakeTensorMode) -> list[Tensor]:
     fakes: list[Tensor] = []
     _, tensors, _ = split(plan.inputs.args, plan.inputs.kwargs)
     for name, tensor in zip(plan.layout.names, tensors, strict=True):
-        fake: Tensor = mode.from_tensor(tensor, static_shapes=True)
+        fake = fake_of(mode, tensor)
         if tape.node_of(fake) is not None or id(fake) in tape.attributes:
             with mode:
                 fake = torch.empty_strided(fake.shape, fake.stride(), dtype=fake.dtype, device=fake.device)

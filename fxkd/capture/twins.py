@@ -1,10 +1,22 @@
 """Fake twins: while a model is recorded its parameters, buffers and tensor attributes are shapes without values."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+
+def fake_of(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
+    """Make a fake of an input, which may be what another model made.
+
+    To do so torch reads the gradient of the tensor, and warns that one that is no leaf has none.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
+        fake: Tensor = mode.from_tensor(tensor, static_shapes=True)
+    return fake
 
 
 @contextmanager

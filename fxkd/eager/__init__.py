@@ -6,6 +6,7 @@ from fxkd.eager.deliveries import MethodInputsDelivery as MethodInputsDelivery
 from fxkd.eager.deliveries import MethodOutputsDelivery as MethodOutputsDelivery
 from fxkd.eager.deliveries import ModuleInputsDelivery as ModuleInputsDelivery
 from fxkd.eager.deliveries import ModuleOutputsDelivery as ModuleOutputsDelivery
+from fxkd.eager.gradients import ModuleGradientsRecorder as ModuleGradientsRecorder
 from fxkd.eager.managers import DistillDeliveryManager as DistillDeliveryManager
 from fxkd.eager.managers import RecorderManager as RecorderManager
 from fxkd.eager.recorders import FunctionInputsRecorder as FunctionInputsRecorder

@@ -16,6 +16,7 @@ from fxkd.eager.deliveries import (
     ModuleInputsDelivery,
     ModuleOutputsDelivery,
 )
+from fxkd.eager.gradients import ModuleGradientsRecorder
 from fxkd.eager.recorder import Recorder
 from fxkd.eager.recorders import (
     FunctionInputsRecorder,
@@ -36,6 +37,7 @@ RECORDERS: dict[str, type[Recorder]] = {
     "MethodOutputs": MethodOutputsRecorder,
     "MethodInputs": MethodInputsRecorder,
     "Parameter": ParameterRecorder,
+    "ModuleGradients": ModuleGradientsRecorder,
 }
 DELIVERIES: dict[str, type[Delivery]] = {
     "FunctionOutputs": FunctionOutputsDelivery,

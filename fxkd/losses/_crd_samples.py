@@ -16,12 +16,13 @@ def sample_indices(owner: nn.Module, data_samples: Any) -> Indices:
 
     Args:
         owner: The loss, for messages.
-        data_samples: A tensor (N,); two tensors (N,) and (N, K + 1), as a tuple, a list, or under the keys
-            ``sample_idx`` and ``contrast_sample_idxs``; or a list with one object or dict a sample that has these.
-            Whether there are contrast indices is judged from the first.
+        data_samples: A tensor (N,); two tensors (N,) and (N, K + 1), side by side as one (N, K + 2), as a tuple, a
+            list, or under the keys ``sample_idx`` and ``contrast_sample_idxs``; or a list with one object or dict a
+            sample that has these. Whether there are contrast indices is judged from the first.
     """
     if isinstance(data_samples, Tensor):
-        return data_samples, None
+        alone = data_samples.ndim != 2 or data_samples.shape[1] == 1
+        return (data_samples, None) if alone else (data_samples[:, 0], data_samples[:, 1:])
     if isinstance(data_samples, Mapping):
         return _of(owner, data_samples, "sample_idx"), data_samples.get("contrast_sample_idxs")
     if not isinstance(data_samples, Sequence) or isinstance(data_samples, str) or not data_samples:
@@ -34,8 +35,8 @@ def sample_indices(owner: nn.Module, data_samples: Any) -> Indices:
 
 
 _FORMS = (
-    "it takes a tensor of sample indices (N,), that and contrast indices (N, K + 1) as a tuple, or a list of samples "
-    "with 'sample_idx' and, if there are any, 'contrast_sample_idxs'."
+    "it takes a tensor of sample indices (N,), that and contrast indices (N, K + 1) as a tuple or side by side, or a "
+    "list of samples with 'sample_idx' and, if there are any, 'contrast_sample_idxs'."
 )
 
 

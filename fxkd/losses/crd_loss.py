@@ -50,9 +50,10 @@ class CRDLoss(nn.Module):
 
     Shape:
         ``s_feats`` and ``t_feats`` (N, dim_out), of length 1 each (``CRDConnector`` gives them). ``data_samples``:
-        sample indices (N,); these and contrast indices (N, neg_num + 1) as a tuple or a dict with ``sample_idx`` and
-        ``contrast_sample_idxs``; or a list with one object or dict a sample (``fxkd.crd_data`` makes them). Without
-        contrast indices the others are drawn from all samples. The result has shape (1,); gradient reaches both.
+        sample indices (N,); these and contrast indices (N, neg_num + 1), side by side in one tensor (N, neg_num + 2)
+        as ``from_input`` needs it, as a tuple, or as a dict with ``sample_idx`` and ``contrast_sample_idxs``; or a list
+        with one object or dict a sample. ``fxkd.crd_data`` makes both. Without contrast indices the others are drawn
+        from all samples. The result has shape (1,); gradient reaches both features.
 
     Buffers:
         ``memory_v1`` and ``memory_v2``, the banks of the student and the teacher, and ``params``: neg_num,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
 from fxkd.errors import Problems, did_you_mean
+from fxkd.spec.frozen import frozen
 from fxkd.spec.vocabulary import described_type, fits
 
 TEACHER_MODES = ("eval", "train", "norm_eval", "own")
@@ -24,6 +25,7 @@ class Algorithm:
         pretrained: File with the state of a whole distiller, of which connectors and losses are taken.
         stop_epoch: Number of ``step()`` calls after which the distillation ends.
         self_distillation: Whether the student is its own teacher: ``prepare`` then takes ``teacher=None``.
+        data_free: What distillation without data needs beside: a generator, its own spec, the order of the steps.
     """
 
     teacher_trainable: bool = False
@@ -35,11 +37,12 @@ class Algorithm:
     pretrained: str | None = None
     stop_epoch: int | None = None
     self_distillation: bool = False
+    data_free: Mapping[str, Any] | None = None
 
-    @property
-    def teacher_grad(self) -> bool:
-        """Whether the teacher runs with gradients."""
-        return self.teacher_trainable or self.teacher_gradients
+    def __post_init__(self) -> None:
+        """Keep copies of the mappings that nobody can change."""
+        for name in ("teacher_ckpt", "data_free"):
+            object.__setattr__(self, name, frozen(getattr(self, name)))
 
 
 OPTIONS = tuple(field.name for field in fields(Algorithm))

@@ -11,9 +11,9 @@ from fxkd.spec.check import check_spec
 from fxkd.spec.frozen import frozen
 from fxkd.spec.pairs import expand_pairs
 from fxkd.spec.sections import SECTIONS, read_fields, unwrap
+from fxkd.spec.source import read_source
 from fxkd.spec.vocabulary import Config, Delivery, Recorder, Reference, StudentLoss
 from fxkd.spec.writing import as_dict, as_yaml
-from fxkd.spec.yaml_file import read_yaml
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,18 +59,22 @@ class Spec(Algorithm):
 
     def __post_init__(self) -> None:
         """Keep copies of the mappings that nobody can change."""
+        Algorithm.__post_init__(self)
         for name in (*SECTIONS, "lines"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
 
     @classmethod
-    def load(cls, source: Union["Spec", Mapping[str, Any], str, Path]) -> "Spec":
-        """Read a spec from a mapping or from a YAML file; nothing in it is executed.
+    def load(cls, source: Union["Spec", Mapping[str, Any], str, Path], *, allow_imports: bool = False) -> "Spec":
+        """Read a spec from a mapping, from a YAML file or from a config in Python; nothing in it is executed.
+
+        MMRazor's and GML's configs are read too; ``fxkd migrate`` shows what they are in a spec's keys. Modules that
+        ``custom_imports`` names are imported, which executes them, only with ``allow_imports``.
 
         Raises:
             SpecError: One report of everything that is wrong, each with its place, and its line in a file.
         """
         problems = Problems()
-        spec = cls.read(source, problems)
+        spec = cls.read(source, problems, allow_imports=allow_imports)
         problems.raise_if_any()
         return spec
 
@@ -103,6 +107,18 @@ class Spec(Algorithm):
         return bool(asked) and not self.self_distillation
 
     @property
+    def teacher_grad(self) -> bool:
+        """Whether the teacher runs with gradients."""
+        asked = any(recorder.is_of_gradients for recorder in self.teacher_recorders.values())
+        return self.teacher_trainable or self.teacher_gradients or asked
+
+    @property
+    def returns_teacher(self) -> bool:
+        """Whether what the teacher returns is needed: a loss of its own is trained on, or its gradient recorded."""
+        asked = any(recorder.is_of_gradients for recorder in self.teacher_recorders.values())
+        return (self.teacher_trainable or asked) and not self.self_distillation
+
+    @property
     def student_first(self) -> bool:
         """Whether the teacher waits for values of the student."""
         return any(delivery.from_student for delivery in self.distill_deliveries.values())
@@ -130,13 +146,11 @@ class Spec(Algorithm):
         )
 
     @classmethod
-    def read(cls, source: Union["Spec", Mapping[str, Any], str, Path], problems: Problems) -> "Spec":
+    def read(
+        cls, source: Union["Spec", Mapping[str, Any], str, Path], problems: Problems, *, allow_imports: bool = False
+    ) -> "Spec":
         """Read what can be read, and note in ``problems`` what cannot: for a report that says more than this."""
-        if isinstance(source, (str, Path)):
-            given, lines = read_yaml(Path(source), problems)
-            problems.lines.update(lines)
-        else:
-            given = source
+        given = read_source(source, problems, allow_imports=allow_imports)
         if isinstance(given, Mapping):
             try:
                 fields = read_fields(expand_pairs(unwrap(given, problems), problems), problems)

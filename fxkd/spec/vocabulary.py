@@ -22,6 +22,7 @@ RECORDERS = (
     "MethodOutputs",
     "MethodInputs",
     "Parameter",
+    "ModuleGradients",
 )
 DELIVERIES = {
     "ModuleOutputs": "source",
@@ -35,10 +36,18 @@ DELIVERIES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recorder:
-    """A point whose values are kept: ``type`` is the kind of point, ``source`` its path."""
+    """A point whose values are kept: ``type`` is the kind of point, ``source`` its path.
+
+    Of ``ModuleGradients`` the record is the gradient of the model's own loss with respect to what the module gave.
+    """
 
     type: str
     source: str
+
+    @property
+    def is_of_gradients(self) -> bool:
+        """Whether it records a gradient at a point, and not a value."""
+        return self.type == "ModuleGradients"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

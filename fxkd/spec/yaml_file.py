@@ -5,18 +5,48 @@ from typing import Any
 
 import yaml
 
-from fxkd.errors import Problems, did_you_mean
+from fxkd.configs.bases import BASE, Chain, merge, read_bases, refer
+from fxkd.configs.located import Located, known, relocate
+from fxkd.configs.text_file import read_text
+from fxkd.errors import Problems
 
-SUFFIXES = (".yaml", ".yml")
 MERGE = "tag:yaml.org,2002:merge"
 
 
-def read_yaml(path: Path, problems: Problems) -> tuple[Any, dict[str, str]]:
+def read_yaml(path: Path, problems: Problems, notes: Problems | None = None) -> tuple[Any, dict[str, str]]:
     """Read plain data (nothing is executed) and where each part is written: ``"pairs[0].loss"`` -> ``"spec.yaml:7"``.
 
     What cannot be read gives None, with the reason in ``problems``; a mapping that has a key twice is a problem too.
+    A mapping may name others under ``_base_`` (paths, relative to it), which it is written over.
     """
-    text = _text(path, problems)
+    return _inherit(path, (), "", problems, Problems() if notes is None else notes)
+
+
+def _inherit(
+    path: Path, chain: Chain, asked_at: str, problems: Problems, notes: Problems
+) -> tuple[Any, dict[str, str]]:
+    data, lines = _read_one(path, asked_at, problems)
+    if not isinstance(data, dict) or BASE not in data:
+        return data, lines
+
+    def read(base: Path, seen: Chain, named_at: str) -> dict[Any, Located] | None:
+        inherited, places = _inherit(base, seen, named_at, problems, notes)
+        if inherited is not None and not isinstance(inherited, dict):
+            problems.found.append(f"{named_at}: {BASE}: '{base}' is a {type(inherited).__name__}; a base is a mapping")
+        return relocate(inherited, places, str(base)).value if isinstance(inherited, dict) else None
+
+    try:
+        own = relocate(data, lines, str(path))
+    except RecursionError:
+        problems.found.append(f"{path}: is nested without end: something in it holds itself")
+        return None, {}
+    base = read_bases(own.value.pop(BASE), read, (*chain, path), problems, notes)
+    whole = Located(merge(refer(own, base).value, base, problems), str(path))
+    return known(whole.data(), "", problems), dict(whole.lines())
+
+
+def _read_one(path: Path, asked_at: str, problems: Problems) -> tuple[Any, dict[str, str]]:
+    text = read_text(path, "YAML", problems, asked_at)
     if text is None:
         return None, {}
     written = _Written()
@@ -46,32 +76,6 @@ def _load(text: str, written: "_Written") -> Any:
         return loader.construct_document(node)
     finally:
         loader.dispose()
-
-
-def _text(path: Path, problems: Problems) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        problems.found.append(f"{path}: there is no such file." + _neighbours(path))
-    except IsADirectoryError:
-        problems.found.append(f"{path}: is a folder; give the YAML file." + _has(path))
-    except OSError as error:
-        problems.found.append(f"{path}: cannot be read: {error.strerror}")
-    except ValueError as error:  # bytes that are no text, or a path that no file can have
-        problems.found.append(f"{path}: is not text in UTF-8: {error}")
-    return None
-
-
-def _neighbours(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" There is no folder '{path.parent}'."
-    near = did_you_mean(path.name, [one.name for one in path.parent.iterdir() if one.is_file()])
-    return near or _has(path.parent)
-
-
-def _has(folder: Path) -> str:
-    names = sorted(one.name for one in folder.iterdir() if one.suffix in SUFFIXES)
-    return f" '{folder}' has {', '.join(map(repr, names[:12]))}." if names else f" '{folder}' has no YAML files."
 
 
 def _not_yaml(path: Path, error: yaml.YAMLError) -> str:

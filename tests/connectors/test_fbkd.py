@@ -12,6 +12,7 @@ from torch import Tensor
 from fxkd.connectors import FBKDStudentConnector, FBKDTeacherConnector
 from fxkd.connectors._non_local import MODES
 from fxkd.errors import SpecError, SpecWarning
+from fxkd.losses import FBKDLoss
 from tests.connectors.conduct import (
     assert_agrees,
     assert_compiles,
@@ -49,6 +50,7 @@ def test_golden(sub_sample: bool, loss: float) -> None:
     student = with_known_parameters(built(FBKDStudentConnector, sub_sample=sub_sample))(S8)
     teacher = with_known_parameters(built(FBKDTeacherConnector, sub_sample=sub_sample))(T8)
     assert_golden(loss_by_hand(student, teacher), loss)
+    assert_golden(FBKDLoss()(student, teacher), loss)
     sums = [value.sum().item() for value in (*student, *teacher)]
     of_student = [128, 16, 0.29555636, 12.7999595, 23.00214852, 18.91560695]
     of_teacher = [128, 16, -0.13910814, 17.80878771, -1.11286508]

@@ -85,6 +85,7 @@ def test_forms_of_samples() -> None:
     expected = build()(S, T, (OWN, CONTRAST))
     for form in (
         [OWN, CONTRAST],
+        torch.cat([OWN[:, None], CONTRAST], dim=1),
         {"sample_idx": OWN, "contrast_sample_idxs": CONTRAST},
         [{"sample_idx": i, "contrast_sample_idxs": others} for i, others in pairs],
         [SimpleNamespace(sample_idx=i, contrast_sample_idxs=others) for i, others in pairs],

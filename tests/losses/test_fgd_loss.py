@@ -14,7 +14,6 @@ from fxkd.losses._foreground import foreground
 from tests.golden import cosine, sine
 from tests.losses.agreement import (
     assert_agrees,
-    assert_compiles,
     assert_costs_nothing,
     assert_differentiable,
     assert_finite,
@@ -181,13 +180,6 @@ def test_half_features(layers: torch.dtype) -> None:
     torch.testing.assert_close(value.double(), expected, rtol=0.02, atol=0.01)
     assert value.dtype == torch.float32
     assert all(gradient.isfinite().all() for gradient in gradients)
-
-
-def test_compiles() -> None:
-    boxes = torch.zeros(5, 3, 4)
-    boxes[:, 0] = torch.tensor([3.0, 5.0, 40.0, 60.0])
-    boxes[2, 1] = torch.tensor([50.0, 0.0, 89.0, 69.0])
-    assert_compiles(build(4), sine(5, 4, 7, 9), cosine(5, 6, 7, 9), boxes, torch.tensor([[70, 90]] * 5))
 
 
 @pytest.mark.parametrize("name", ["student_channels", "teacher_channels", "temp", *WEIGHTS])

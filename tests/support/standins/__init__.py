@@ -1,0 +1,1 @@
+"""Networks with the module names and widths of mmcls, mmdet and mmseg, whose named modules run in forward as there."""
