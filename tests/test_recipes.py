@@ -314,6 +314,22 @@ def test_the_generator_of_zskt_works_against_the_student() -> None:
     assert dict(of_generator.distill_losses["loss_logits"]) == against
 
 
+@pytest.mark.parametrize("name", GENERATES)
+def test_a_step_without_data(name: str) -> None:
+    student, teacher = Cifar(4), Cifar(6)
+    config = {"type": "DAFLGenerator", "img_size": 8, "latent_dim": 3, "hidden_channels": 4}
+    specs = recipes.get(name)(student, {"big": teacher}, images(8))
+    data_free = fxkd.DataFree(student, {"big": teacher}, config, *specs, example_inputs=images(8), verify=False)
+    optimizers = {
+        "student": torch.optim.SGD(data_free.student_parameters(), lr=0.1),
+        "generator": torch.optim.SGD(data_free.generator_parameters(), lr=0.1),
+    }
+    before = [p.clone() for p in data_free.generator_parameters()]
+    losses = data_free.train_step(4, optimizers)
+    assert all(loss.isfinite() for loss in losses.values())
+    assert any(not torch.equal(p, old) for p, old in zip(data_free.generator_parameters(), before, strict=True))
+
+
 def test_what_lad_hands_over() -> None:
     paths = ["fractions.Fraction.limit_denominator", "fractions.Fraction.from_float"]
     spec = recipes.lad(small(), big(), images(), methods=paths, max_keep_data=100)
