@@ -22,9 +22,10 @@ python_use_unqualified_type_names = True
 
 # Names of torch, networkx and Python are not looked up: a build needs no network. Those of fxkd must be there, but for
 # what a signature mentions and no user needs.
-INSIDE = (
-    "fxkd.capture.captured.PointName fxkd.passes.join.Side fxkd.registry.ModuleClass fxkd.algorithms.AlgorithmClass"
-)
+INSIDE = """
+    fxkd.capture.captured.PointName fxkd.passes.join.Side fxkd.registry.ModuleClass fxkd.algorithms.AlgorithmClass
+    fxkd.recipes._registry.Recipe
+"""
 nitpick_ignore_regex = [("py:.*", r"(?!fxkd).*")]
 nitpick_ignore = [("py:class", name) for name in INSIDE.split()]
 
