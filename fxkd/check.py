@@ -27,6 +27,7 @@ from fxkd.spec import Spec
 from fxkd.spec.build import build_each
 from fxkd.spec.check import is_auto
 from fxkd.spec.sound import sound
+from fxkd.teachers import Teachers
 from fxkd.unmeant import unmeant
 from fxkd.watch import never_on_values
 
@@ -204,6 +205,7 @@ class _Checking:
         if self.unseen:
             return None
         modules = self.models | dict(flow.modules)
-        steps = default_passes(self.spec, return_records=self.return_records)
+        several = isinstance(self.teacher, Teachers)
+        steps = default_passes(self.spec, return_records=self.return_records, several=several)
         made: fx.GraphModule | None = _note(lambda: run(join_sides(sides, modules, self.spec), steps), self.problems)
         return made

@@ -27,7 +27,8 @@ def loaded(given: Mapping[str, tuple[nn.Module, str]], places: Mapping[str, str]
     before = [(model, {k: v.detach().clone() for k, v in model.state_dict().items()}) for model, _ in given.values()]
     try:
         for option, (model, path) in given.items():
-            load(model, path, places.get(option, option), option.partition("_")[0])
+            role, _, name = option.partition("_")[0], *option.partition(".")[1:]
+            load(model, path, places.get(option, option), role, name)
         yield
     except BaseException:
         for model, state in before:
@@ -35,7 +36,7 @@ def loaded(given: Mapping[str, tuple[nn.Module, str]], places: Mapping[str, str]
         raise
 
 
-def load(model: nn.Module, path: str | Path, where: str, role: str = "") -> None:
+def load(model: nn.Module, path: str | Path, where: str, role: str = "", name: str = "") -> None:
     """Load a file of weights into ``model``, off which any wrapper's prefix is taken.
 
     Args:
@@ -43,9 +44,10 @@ def load(model: nn.Module, path: str | Path, where: str, role: str = "") -> None
         path: A file of ``torch.save`` (weights alone, or under ``state_dict`` and the like) or a ``.safetensors`` file.
         where: What asks for it: for messages.
         role: ``"teacher"`` or ``"student"``: which one of a file that holds both.
+        name: Which one of several teachers in it.
 
     Raises:
-        SpecError: There is no such file, it holds no weights, or not those of this model.
+        SpecError: There is no such file, it holds no weights, not those of this model, or those of several like it.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "wrapped.pth"
@@ -56,9 +58,13 @@ def load(model: nn.Module, path: str | Path, where: str, role: str = "") -> None
     [[1.0, 1.0]]
     """
     state, wanted = read_state(path, where), model.state_dict()
-    prefix = _prefix(state, wanted, role)
-    if prefix is None:
+    prefixes = _prefixes(state, wanted, role, name)
+    if not prefixes:
         raise SpecError([f"{where}: {path} {_lack(state, wanted)}"])
+    prefix = prefixes[0]
+    if not all(one.startswith(prefix) for one in prefixes):
+        several = ", ".join(f"{one.removesuffix('.')!r}" for one in prefixes)
+        raise SpecError([f"{where}: {path} has the weights of this model under {several}; save one of them by itself"])
     fitting = {key: state[prefix + key] for key in wanted if prefix + key in state}
     wrong = [key for key, value in fitting.items() if value.shape != wanted[key].shape]
     if wrong:
@@ -103,7 +109,7 @@ def read_state(path: str | Path, where: str) -> dict[str, Tensor]:
     except Exception as error:
         told = str(error).splitlines()[0] if str(error) else "no message"
         raise SpecError([f"{where}: '{path}' cannot be read as weights: {type(error).__name__}: {told}"]) from error
-    while isinstance(held, Mapping) and not any(isinstance(value, Tensor) for value in held.values()):
+    while isinstance(held, Mapping):  # tensors beside, such as a best accuracy, are no weights
         inner = next((held[name] for name in HOLDERS if isinstance(held.get(name), Mapping)), None)
         if inner is None:
             break
@@ -123,15 +129,16 @@ def _read(file: Path) -> Any:
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _prefix(state: Mapping[str, Any], wanted: Mapping[str, Any], role: str) -> str | None:
-    """Find what stands before the model's own names: of several, that of the role, else the shortest."""
-    names = [name for name in wanted if not name.endswith(COUNTER)]
+def _prefixes(state: Mapping[str, Any], wanted: Mapping[str, Any], role: str, name: str) -> list[str]:
+    """Find what stands before the model's own names, shortest first: of several only that of the name or role."""
+    names = [key for key in wanted if not key.endswith(COUNTER)]
     if not names:
-        return ""
+        return [""]
     ends = {key.removesuffix(names[0]) for key in state if key == names[0] or key.endswith(f".{names[0]}")}
-    whole = [prefix for prefix in ends if all(prefix + name in state for name in names)]
+    whole = [prefix for prefix in ends if all(prefix + key in state for key in names)]
     own = [prefix for prefix in whole if any(prefix.startswith(start) for start in ROLES.get(role, ()))]
-    return min(own or whole, key=len, default=None)
+    called = [prefix for prefix in own or whole if name and f".{prefix}".endswith(f".{name}.")]
+    return sorted(called or own or whole, key=lambda prefix: (len(prefix), prefix))
 
 
 def _lack(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

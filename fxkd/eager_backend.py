@@ -17,6 +17,7 @@ from fxkd.patcher import patched
 from fxkd.records import detached
 from fxkd.spec import Delivery, Recorder, Reference, Spec, StudentLoss
 from fxkd.spec.vocabulary import DELIVERIES
+from fxkd.teachers import Teachers
 
 
 class EagerBackend:
@@ -96,7 +97,7 @@ class EagerBackend:
     ) -> dict[str, Any]:
         own = self._own_loss(output, given)
         needed = self.spec.returns_teacher
-        of_teacher = self._own_loss(taught, given, always=True) if needed else None
+        of_teacher = self._loss_of_teachers(taught, given) if needed else None
         self._compute_gradients(recorders, {True: own, False: own if self.spec.self_distillation else of_teacher})
         losses = {}
         for name, mapping in self.spec.loss_forward_mappings.items():
@@ -150,6 +151,13 @@ class EagerBackend:
         except (IndexError, KeyError, TypeError):
             what = f"is {reference.connector_idx}, but the connector gives a {type(value).__name__}"
             raise PointError(f"{where}.connector_idx: {what} without such a part") from None
+
+    def _loss_of_teachers(self, taught: Any, given: "Given") -> Any:
+        """Give the own loss of the teacher; of several the sum."""
+        each = taught.values() if isinstance(self.teacher, Teachers) else (taught,)
+        found = [self._own_loss(output, given, always=True) for output in each]
+        losses = [loss for loss in found if loss is not None]
+        return add_losses(losses) if losses else None
 
     def _own_loss(self, output: Any, given: "Given", *, always: bool = False) -> Any:
         own = self.spec.student_loss

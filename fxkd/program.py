@@ -18,6 +18,7 @@ from fxkd.passes.insert_losses import OwnLoss, Source
 from fxkd.shapes import Flow
 from fxkd.sides import capture_sides, join_sides, known
 from fxkd.spec import Reference, Spec, StudentLoss
+from fxkd.teachers import Teachers
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,8 @@ def build(
     layout = Layout.of(inputs, student)
     sides = capture_sides(student, teacher, spec, inputs, layout)
     warn(_checked(runs(student, teacher, sides, inputs, spec), spec, modules, known(layout, inputs) | dict(extra)))
-    steps = (*default_passes(spec, clone_records=clone_records, return_records=return_records), *passes)
+    how = {"clone_records": clone_records, "return_records": return_records, "several": isinstance(teacher, Teachers)}
+    steps = (*default_passes(spec, **how), *passes)
     steps = steps if prune else tuple(step for step in steps if not isinstance(step, Prune))
     joint = run(join_sides(sides, modules, spec), steps)
     seen = {sizes(split(inputs.args, inputs.kwargs)[1])}
@@ -184,8 +186,10 @@ def _checked(
     return flow.remarks
 
 
-def default_passes(spec: Spec, *, clone_records: bool = True, return_records: bool = False) -> tuple[PassBase, ...]:
-    """List the passes that a spec asks for, in running order."""
+def default_passes(
+    spec: Spec, *, clone_records: bool = True, return_records: bool = False, several: bool = False
+) -> tuple[PassBase, ...]:
+    """List the passes that a spec asks for, in running order; ``several`` tells that there is more than one teacher."""
     recorders = {"student": spec.student_recorders, "teacher": spec.teacher_recorders}
     values, gradients = (
         {side: {n: point_of(r) for n, r in entries.items() if r.is_of_gradients is kind} for side, entries in given}
@@ -198,9 +202,9 @@ def default_passes(spec: Spec, *, clone_records: bool = True, return_records: bo
     returned = {side: list(entries) for side, entries in recorders.items()} if return_records else {}
     where, own = {"teacher": "student"} if spec.self_distillation else {}, own_loss(spec.student_loss)
     return (
-        *(InsertGradients(gradients[side], side, where.get(side)) for side in gradients if gradients[side]),
         *(InsertRecords(values[side], side, where.get(side)) for side in ("teacher", "student")),
         insert_deliveries(spec),
+        *(InsertGradients(gradients[side], side, where.get(side)) for side in gradients if gradients[side]),
         InsertLosses(
             losses,
             own,
@@ -209,6 +213,7 @@ def default_passes(spec: Spec, *, clone_records: bool = True, return_records: bo
             trained=("teacher",) if spec.teacher_trainable else (),
             gradients={side: list(entries) for side, entries in gradients.items() if entries},
             one_model=spec.self_distillation,
+            several=several,
         ),
         *((ProtectRecords(),) if clone_records else ()),
         Prune(),

@@ -54,10 +54,15 @@ class Schedule:
         """Read a schedule from a mapping or a function.
 
         Raises:
-            SpecError: It has no such kind, lacks a key or has one too many, or a value cannot be.
+            SpecError: It has no such kind, lacks a key or has one too many, a value cannot be, or it gives no number.
         """
         if not callable(given):
             _check(given)
+            return cls(given)
+        error = _refused(given)
+        if error is not None:
+            what = f"for 0 it raises {type(error).__name__}: {error}"
+            raise SpecError([f"a function as schedule gives a number for a number of steps; {what}"]) from error
         return cls(given)
 
     def at(self, step: int) -> float:
@@ -79,6 +84,20 @@ def is_schedule(value: Any) -> bool:
     )
 
 
+def _refused(function: Callable[[int], Any]) -> Exception | None:
+    """Give what is raised where a function is asked for a number and gives none."""
+    try:
+        float(function(0))
+    except Exception as error:  # noqa: BLE001 (a function of the user's)
+        return error
+    return None
+
+
+def _moves(name: str, value: Any) -> bool:
+    """Tell whether an option is a schedule; a function that gives no number is an option like any other."""
+    return is_schedule(value) and (name == "loss_weight" or not callable(value) or _refused(value) is None)
+
+
 def _drops(options: Mapping[str, Any], step: int) -> int:
     if "every" in options:
         return step // int(options["every"])
@@ -91,10 +110,10 @@ def _on(curve: Curve, step: int, *, start: float, end: float, steps: int, begin:
 
 def _check(given: Mapping[str, Any]) -> None:
     kind = given["schedule"]
-    if kind not in KEYS:
+    if not isinstance(kind, str) or kind not in KEYS:
         there = ", ".join(map(repr, KEYS))
-        raise SpecError([f"no schedule is called {kind!r}; there is {there}." + did_you_mean(kind, KEYS)])
-    keys, has = set(given) - {"schedule"}, ", ".join(map(repr, sorted(KEYS[kind])))
+        raise SpecError([f"no schedule is called {kind!r}; there is {there}." + did_you_mean(str(kind), KEYS)])
+    keys, has = {str(key) for key in given} - {"schedule"}, ", ".join(map(repr, sorted(KEYS[kind])))
     for key in sorted(keys - KEYS[kind]):
         raise SpecError([f"the schedule {kind!r} has no {key!r}; it takes {has}." + did_you_mean(key, KEYS[kind])])
     for key in sorted(NEEDED[kind] - keys):
@@ -147,5 +166,5 @@ def first_values(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, S
     >>> config, list(schedules)
     ({'type': 'L1Loss', 'loss_weight': 2.0}, ['loss_weight'])
     """
-    schedules = {key: Schedule.read(value) for key, value in config.items() if is_schedule(value)}
+    schedules = {key: Schedule.read(value) for key, value in config.items() if _moves(key, value)}
     return {**config, **{key: schedule.at(0) for key, schedule in schedules.items()}}, schedules

@@ -11,6 +11,9 @@ from fxkd.capture.captured import PointName
 from fxkd.passes.insert_records import calls_of
 from fxkd.records import pick, with_part
 
+QUIET: Mapping[str, Any] = {"calls": (), "takes": (), "mutates": frozenset(), "stateful": False, "effect": False}
+"""What the notes on a call do not say of a node that only holds its value."""
+
 
 def deliver(value: Any, name: str, index: int) -> Any:
     """Give the student the value of the teacher's ``index``-th call, under the delivery's ``name``; the identity."""
@@ -83,13 +86,13 @@ def _substitute_part(graph: fx.Graph, source: fx.Node, target: fx.Node, name: st
     """Put the target's value with one part of the source's in its place."""
     with graph.inserting_before(target):
         picked = graph.call_function(pick, (source, part, name))
-        picked.meta.update(source.meta, val=pick(source.meta["val"], part, name), calls=(), side=target.meta["side"])
+        picked.meta.update(source.meta, val=pick(source.meta["val"], part, name), side=target.meta["side"], **QUIET)
         taken = _deliver(graph, picked, target.meta["side"], name, index)
     with graph.inserting_after(target):
         changed = graph.call_function(with_part, (target, part, taken, name))
     target.replace_all_uses_with(changed, delete_user_cb=lambda user: user is not changed)
     own, new = target.meta.get("storages", frozenset()), taken.meta["storages"]
-    changed.meta.update(target.meta, storages=own | new, mutates=frozenset(), stateful=False, effect=False)
+    changed.meta.update(target.meta, **{**QUIET, "storages": own | new, "calls": target.meta.get("calls", ())})
     target.meta["calls"] = ()
     _add_memory(changed, own, new)
 

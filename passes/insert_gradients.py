@@ -9,6 +9,7 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fxkd.capture.captured import PointName
 from fxkd.gradients import gradient, tracked
+from fxkd.passes.insert_deliveries import QUIET
 from fxkd.passes.insert_records import calls_of, record
 
 
@@ -41,8 +42,8 @@ def _track(graph: fx.Graph, node: fx.Node, name: str, index: int) -> None:
     with graph.inserting_after(marked):
         passed_on = graph.call_function(torch.clone, (marked,))
     node.replace_all_uses_with(passed_on, delete_user_cb=lambda user: user is not marked)
-    marked.meta.update(node.meta, calls=(), mutates=frozenset(), stateful=False, effect=False, gradient=(name, index))
-    passed_on.meta.update(node.meta, mutates=frozenset(), stateful=False, effect=False)
+    marked.meta.update(node.meta, **QUIET, gradient=(name, index))
+    passed_on.meta.update(node.meta, **{**QUIET, "calls": node.meta.get("calls", ())})
     node.meta["calls"] = ()
 
 

@@ -72,6 +72,7 @@ class InsertLosses(PassBase):
         trained: The other sides that train, whose own loss is the same as the student's.
         gradients: Recorder names per side at whose points the gradient of the side's own loss is recorded.
         one_model: Whether the records of all sides are of the student.
+        several: Whether the other sides return a dict of what each of several models does.
     """
 
     losses: Mapping[str, Mapping[str, Source]]
@@ -81,6 +82,7 @@ class InsertLosses(PassBase):
     trained: Sequence[str] = ()
     gradients: Mapping[str, Sequence[str]] = field(default_factory=dict)
     one_model: bool = False
+    several: bool = False
 
     def call(self, graph_module: fx.GraphModule) -> PassResult:
         """Add the losses and rewrite the output."""
@@ -91,7 +93,7 @@ class InsertLosses(PassBase):
         others = {side: (held["others"][side], output.meta["val"]["others"][side]) for side in held.get("others", ())}
         with graph.inserting_before(output):
             own = _own_loss(graph, self.own, returned, value, "Loss_student") if self.own else None
-            theirs = {s: _own_loss(graph, self.own or OwnLoss(), *o, "Loss_teacher") for s, o in others.items()}
+            theirs = {side: self._loss_of_others(graph, *one) for side, one in others.items()}
             self._record_gradients(graph, {"student": own} | theirs)
             losses = {name: _loss(graph, name, sources) for name, sources in self.losses.items()}
             taught = _sum(graph, [n for s, n in theirs.items() if n is not None and s in self.trained], "Loss_teachers")
@@ -106,6 +108,14 @@ class InsertLosses(PassBase):
         if not self.return_output and own is None:
             output.meta.pop("returns", None)  # what the student returns is not asked for, nor what decided on it
         return PassResult(graph_module, modified=True)
+
+    def _loss_of_others(self, graph: fx.Graph, returned: Any, value: Any) -> fx.Node | None:
+        """Give the own loss of a teacher; of several the sum."""
+        own = self.own or OwnLoss()
+        if not self.several:
+            return _own_loss(graph, own, returned, value, "Loss_teacher")
+        each = [_own_loss(graph, own, returned[name], value[name], f"Loss_teacher_{name}") for name in value]
+        return _sum(graph, [node for node in each if node is not None], "Loss_teacher")
 
     def _record_gradients(self, graph: fx.Graph, own: Mapping[str, fx.Node | None]) -> None:
         for side, names in self.gradients.items():

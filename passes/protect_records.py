@@ -7,6 +7,7 @@ from torch import Tensor, fx
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from torch.utils import _pytree as pytree
 
+from fxkd.capture.structure import tensors
 from fxkd.passes.insert_deliveries import deliver
 from fxkd.passes.insert_records import record
 
@@ -33,7 +34,8 @@ class ProtectRecords(PassBase):
             written |= node.meta.get("mutates", frozenset())
         for node in exposed:
             _clone_under(graph, node)
-        delivered = [node for node in graph.nodes if node.target is deliver and _is_written_between(node.args[0], node)]
+        delivered = [node for node in graph.nodes if node.target is deliver]
+        delivered = [node for node in delivered if _is_written_between(node.args[0], node) or _is_torn(node)]
         for node in delivered:
             _clone_behind(graph, node)
         return PassResult(graph_module, modified=bool(exposed or delivered))
@@ -47,6 +49,24 @@ def _is_written_between(source: Any, reader: fx.Node) -> bool:
             return True
         node = node.next
     return False
+
+
+def _is_torn(delivered: fx.Node) -> bool:
+    """Tell whether the taker writes to what it was given and others read it, for gradients too, or they write to it."""
+    source: Any = delivered.args[0]
+    memory, node = source.meta.get("storages", frozenset()), delivered.next
+    own, written_by = {delivered}, set[bool]()
+    while node.op != "root":
+        inputs = node.all_input_nodes
+        readers = {one in own for one in inputs if memory & one.meta.get("storages", frozenset())}
+        if (readers and written_by - readers) or (len(readers) == 2 and written_by):
+            return True
+        if any(one in own for one in inputs):
+            own.add(node)
+        if memory & node.meta.get("mutates", frozenset()):
+            written_by |= readers
+        node = node.next
+    return bool(written_by) and any(tensor.requires_grad for tensor in tensors(source.meta.get("val")))
 
 
 def _clone_behind(graph: fx.Graph, node: fx.Node) -> None:

@@ -137,3 +137,26 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     torch.save(Net().state_dict(), tmp_path / "teacher.pth")
     with pytest.raises(SpecError, match=r"teacher_ckpt: there is no file '.*teecher.pth'. Did you mean 'teacher.pth'"):
         read_state(tmp_path / "teecher.pth", "teacher_ckpt")
+
+
+def test_a_tensor_beside_the_weights_is_none_of_them(tmp_path: Path) -> None:
+    trained, teacher = Net(seed=1), Net(seed=2)
+    torch.save({"best_acc1": torch.tensor(0.5), "state_dict": trained.state_dict()}, tmp_path / "teacher.pth")
+    load(teacher, tmp_path / "teacher.pth", "teacher_ckpt")
+    assert_same(teacher.state_dict(), trained.state_dict())
+
+
+def test_each_of_several_teachers_of_one_kind_gets_its_own_weights(tmp_path: Path) -> None:
+    spec = {"pairs": [{**PAIR, "from_teacher": "b"}], "teacher_trainable": True, "student_loss": False}
+    trained = {"b": Net(seed=1), "a": Net(seed=2)}
+    torch.save(fxkd.prepare(Net(), trained, spec).state_dict(), tmp_path / "all.pth")
+    fresh, files = {"b": Net(seed=3), "a": Net(seed=4)}, dict.fromkeys("ab", str(tmp_path / "all.pth"))
+    fxkd.prepare(Net(), fresh, {**spec, "teacher_ckpt": files})
+    for name, teacher in trained.items():
+        assert_same(fresh[name].state_dict(), teacher.state_dict())
+
+
+def test_weights_of_several_models_of_one_kind_are_not_guessed_among(tmp_path: Path) -> None:
+    torch.save(prefixed(Net(seed=1), "ema.") | prefixed(Net(seed=2), "model."), tmp_path / "two.pth")
+    with pytest.raises(SpecError, match="has the weights of this model under 'ema', 'model'; save one of them"):
+        load(Net(), tmp_path / "two.pth", "teacher_ckpt")

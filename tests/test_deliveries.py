@@ -204,3 +204,76 @@ def test_inputs_of_a_module_with_a_point_inside_cannot_be_replaced() -> None:
     }
     with pytest.raises(SpecError, match="the inputs of 'split' cannot be replaced: a point lies inside it"):
         fxkd.prepare(Net(0), Net(1), spec, example_inputs=(batch(),))
+
+
+class Rectified(nn.Module):
+    """Returns the value of its layer, which a student then writes to in place."""
+
+    def __init__(self, seed: int, rectify: bool) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.fc, self.rectify = nn.Linear(4, 3), rectify
+
+    def forward(self, x: Tensor) -> Tensor:
+        value: Tensor = self.fc(x)
+        return value.relu_() if self.rectify else value
+
+
+@BACKENDS
+def test_what_the_taker_writes_to_stays_what_it_is_for_the_giver(backend: str) -> None:
+    own = {"type": "MSELoss", "args": {"input": "from_output", "target": {"from_input": "target"}}}
+    spec = {
+        "student_loss": own,
+        "inputs": ["target"],
+        "teacher_trainable": True,
+        "distill_deliveries": {"d": {"type": "ModuleOutputs", "source": "fc"}},
+    }
+    x = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    given: dict[str, Any] = {"x": x, "target": torch.zeros(5, 3, dtype=torch.float64)}
+    teacher, expected = Rectified(1, rectify=False).double(), Rectified(1, rectify=False).double()
+    distiller = fxkd.prepare(Rectified(0, rectify=True).double(), teacher, spec, example_inputs=given, backend=backend)  # type: ignore[arg-type]
+    out = distiller(**given)
+    value = expected.fc(x)
+    theirs, mine = value.square().mean(), value.relu().square().mean()
+    torch.testing.assert_close([out.teacher_loss, out.student_loss], [theirs, mine])
+    out.loss.backward()
+    (theirs + mine).backward()
+    torch.testing.assert_close(teacher.fc.weight.grad, expected.fc.weight.grad)
+
+
+class Parts(nn.Module):
+    """Gives a sum and a product."""
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x + y, x * y
+
+
+class CallsParts(nn.Module):
+    """Calls a module of several values twice."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.fc, self.parts = nn.Linear(4, 4), Parts()
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = self.fc(x)
+        left, right = self.parts(value, y=value * 2)
+        left, right = self.parts(left.relu(), y=right)
+        out: Tensor = left + right
+        return out
+
+
+@BACKENDS
+@pytest.mark.parametrize("order", ["pi", "ip"])
+def test_inputs_and_a_part_of_one_module_called_twice(backend: str, order: str) -> None:
+    deliveries = {
+        "p": {"type": "ModuleOutputs", "source": "parts", "data_idx": 1, "max_keep_data": 2},
+        "i": {"type": "ModuleInputs", "source": "parts", "max_keep_data": 2},
+    }
+    pair = {"student": "", "teacher": "", "loss": {"type": "L1Loss"}}
+    spec = {"distill_deliveries": {name: deliveries[name] for name in order}, "pairs": [pair]}
+    x = batch()
+    student, teacher = CallsParts(0).to(x.dtype), CallsParts(1).to(x.dtype)
+    out = fxkd.prepare(student, teacher, spec, example_inputs=x, backend=backend)(x)  # type: ignore[arg-type]
+    torch.testing.assert_close(out.output, teacher(x))

@@ -136,3 +136,47 @@ def test_several_values_have_no_gradient(backend: str) -> None:
     given: dict[str, Any] = {"x": batch(), "labels": LABELS}
     with pytest.raises(Exception, match=r"gives a tuple, of which there is no gradient|is a tuple of 2"):
         fxkd.prepare(Two(0), Two(1), spec(), backend=backend)(**given)  # type: ignore[arg-type]
+
+
+@BACKENDS
+def test_where_a_value_is_delivered_it_is_the_gradient_at_that_value(backend: str) -> None:
+    given: dict[str, Any] = {"x": batch(), "labels": LABELS}
+    delivered = {"d": {"type": "ModuleOutputs", "source": "first"}}
+    distiller = fxkd.prepare(
+        Net(0),
+        Net(1),
+        spec(distill_deliveries=delivered),
+        example_inputs=given,
+        backend=backend,  # type: ignore[arg-type]
+        return_records=True,
+    )
+    first = Net(1).first(batch()).detach().requires_grad_()
+    loss = F.cross_entropy(Net(0).fc(first.relu().square()), LABELS)
+    assert_same(distiller(**given).records["student"]["first"][0], torch.autograd.grad(loss, first)[0])
+
+
+@BACKENDS
+def test_inputs_of_a_module_called_twice_are_delivered_beside_gradients(backend: str) -> None:
+    class Twice(nn.Module):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            torch.manual_seed(seed)
+            self.first, self.fc = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.fc(self.first(x) + self.first(x * 2).square())
+            return logits
+
+    given: dict[str, Any] = {"x": batch(), "labels": LABELS}
+    delivered = {"d": {"type": "ModuleInputs", "source": "first", "max_keep_data": 2}}
+    last = {"type": "ModuleGradients", "source": "first", "record_idx": 1}
+    pairs = [{"student": last, "teacher": last, "loss": {"type": "L1Loss"}}]
+    found = spec(pairs=pairs, distill_deliveries=delivered)
+    out = fxkd.prepare(Twice(0), Twice(1), found, example_inputs=given, backend=backend)(**given)  # type: ignore[arg-type]
+
+    def by_twice(net: Twice) -> Tensor:
+        one, two = net.first(batch()), net.first(batch() * 2)
+        loss = F.cross_entropy(net.fc(one + two.square()), LABELS)
+        return torch.autograd.grad(loss, two)[0]
+
+    assert_same(out.losses["loss_first"], (by_twice(Twice(0)) - by_twice(Twice(1))).abs().mean())

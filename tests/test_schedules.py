@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -210,3 +211,27 @@ class Hidden(nn.Module):
 
     def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         return (preds_S - preds_T).mean() * self.kept
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda: 3, "a function as schedule gives a number for a number of steps; for 0 it raises TypeError"),
+        (lambda step: "a", "gives a number for a number of steps; for 0 it raises ValueError"),
+        ({"schedule": ["linear"]}, "no schedule is called ['linear']"),
+        ({"schedule": "constant", 3: 4}, "the schedule 'constant' has no '3'; it takes 'value'"),
+    ],
+)
+def test_what_gives_no_number_is_no_schedule(given: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        Schedule.read(given)
+
+
+def test_a_function_that_gives_no_number_is_an_option_like_any_other() -> None:
+    loss = {"type": "torch.nn.TripletMarginWithDistanceLoss", "distance_function": lambda a, b: (a - b).square().sum(1)}
+    negative = {"negative": {"recorder": "0", "from_student": True, "detach": True}}
+    pair = {"student": "0", "teacher": "0", "loss": loss, "args": negative}
+    student, teacher, x = nn.Sequential(nn.Linear(4, 2)), nn.Sequential(nn.Linear(4, 2)), torch.ones(3, 4)
+    out = fxkd.prepare(student, teacher, {"pairs": [pair]}, example_inputs=x)(x)
+    apart = (student(x) - teacher(x)).square().sum(1)
+    torch.testing.assert_close(out.loss, (apart + 1).mean())

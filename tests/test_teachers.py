@@ -296,3 +296,27 @@ def test_the_spec_decides_the_teachers_mode_unless_prepare_is_told() -> None:
     assert (teacher.training, teacher.norm.training) == (True, False)
     fxkd.prepare(Net(4), teacher, spec, teacher_mode="eval")
     assert not teacher.training
+
+
+@BACKENDS
+@pytest.mark.parametrize("own", [True, False])
+def test_several_teachers_that_train_each_learn_their_own_loss(backend: str, own: bool) -> None:
+    class WithLoss(Net):
+        def forward(self, x: Tensor) -> Any:
+            logits = super().forward(x)
+            return logits if own else {"logits": logits, "loss": logits.square().mean()}
+
+    def loss_of(model: Net) -> Tensor:
+        found = model(batch())
+        return F.cross_entropy(found, LABELS) if own else found["loss"]  # type: ignore[no-any-return]
+
+    teachers, expected = {"wide": WithLoss(8), "deep": WithLoss(6)}, {"wide": WithLoss(8), "deep": WithLoss(6)}
+    spec = {**(OWN if own else {}), "teacher_trainable": True, "pairs": [pair("fc", "deep.fc")]}
+    given: dict[str, Any] = {"x": batch()} | ({"labels": LABELS} if own else {})
+    out = fxkd.prepare(WithLoss(4), teachers, spec, example_inputs=given, backend=backend)(**given)  # type: ignore[arg-type]
+    total = loss_of(expected["wide"]) + loss_of(expected["deep"])
+    assert_same(out.teacher_loss, total)
+    out.teacher_loss.backward()
+    total.backward()
+    for name, teacher in teachers.items():
+        assert_same([p.grad for p in teacher.parameters()], [p.grad for p in expected[name].parameters()])
