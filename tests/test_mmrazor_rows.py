@@ -64,6 +64,14 @@ def test_row(row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_records(row, graph, one, reach, before)
 
 
+def test_levels_that_are_looked_at() -> None:
+    row = next(row for row in ROWS if row.name.endswith("visualization"))
+    student, teacher = rows.made(row)
+    distiller = fxkd.prepare(student, teacher, row.path, backend="eager", return_records=True)
+    levels = distiller(*rows.of_coco(0)).records["student"]["fpn"][0][:4]
+    assert [tuple(level.shape) for level in levels] == [(2, 256, side, side) for side in (16, 8, 4, 2)]
+
+
 # Before
 
 
