@@ -46,6 +46,9 @@ def read_both(
         problems.add("data_free", "prepare distils on given data; fxkd.DataFree.from_spec takes this spec")
     if teacher is not None and spec.self_distillation:
         problems.add("self_distillation", "is true, but there is a teacher; give prepare teacher=None, or take it out")
+    for option in ("teacher_trainable", "teacher_ckpt") if teacher is None else ():
+        if getattr(spec, option):
+            problems.add(option, "is given, but there is no teacher: the student is its own; leave it out")
     if teacher is None:
         spec = spec.self_taught()
     if teacher is None and spec.distill_deliveries:

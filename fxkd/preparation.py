@@ -114,9 +114,8 @@ def _checkpoints(student: nn.Module, teachers: Mapping[str, nn.Module], spec: Sp
             continue
         if name not in teachers and (name or len(teachers) != 1):
             there = ", ".join(map(repr, teachers)) or "none"
-            raise SpecError(
-                [f"{where}: there is no teacher {name!r}; there is {there}." + did_you_mean(name, teachers)]
-            )
+            what = f"there is no teacher {name!r}; there is {there}." if name else f"is one file; name it for {there}"
+            raise SpecError([f"{where}: {what}{did_you_mean(name, teachers) if name else ''}"])
         files[where] = (teachers[name] if name else next(iter(teachers.values())), path)
     return files
 

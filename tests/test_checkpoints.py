@@ -78,7 +78,7 @@ def test_each_of_several_teachers_has_its_file(tmp_path: Path) -> None:
         assert_same(teachers[name].fc.weight, model.fc.weight)
     with pytest.raises(SpecError, match=r"teacher_ckpt.c: there is no teacher 'c'; there is 'a', 'b'"):
         fxkd.prepare(Net(), teachers, spec | {"teacher_ckpt": {"c": files["a"]}})
-    with pytest.raises(SpecError, match=r"teacher_ckpt: there is no teacher ''; there is 'a', 'b'"):
+    with pytest.raises(SpecError, match=r"teacher_ckpt: is one file; name it for 'a', 'b'"):
         fxkd.prepare(Net(), teachers, spec | {"teacher_ckpt": files["a"]})
 
 

@@ -320,3 +320,9 @@ def test_several_teachers_that_train_each_learn_their_own_loss(backend: str, own
     total.backward()
     for name, teacher in teachers.items():
         assert_same([p.grad for p in teacher.parameters()], [p.grad for p in expected[name].parameters()])
+
+
+@pytest.mark.parametrize(("option", "value"), [("teacher_trainable", True), ("teacher_ckpt", "weights.pth")])
+def test_a_student_that_is_its_own_teacher_has_no_options_of_one(option: str, value: Any) -> None:
+    with pytest.raises(SpecError, match=f"{option}: is given, but there is no teacher"):
+        fxkd.prepare(Net(4), None, {"pairs": [pair("fc", "fc")], option: value})
