@@ -43,7 +43,8 @@ class FBKDLoss(nn.Module):
     Raises:
         SpecError: An option is no number, a side has not as many parts, or the shapes of two parts differ.
 
-    From "Improve Object Detection with Feature-based Knowledge Distillation", ICLR 2021, openreview uKhGRvM8QNH.
+    From "Improve Object Detection with Feature-based Knowledge Distillation", ICLR 2021,
+    https://openreview.net/forum?id=uKhGRvM8QNH.
 
     >>> mask, channels, feature = torch.ones(1, 1, 2, 2), torch.ones(1, 3, 1, 1), torch.zeros(1, 3, 2, 2)
     >>> student = mask, channels, torch.ones(1, 3), mask, feature, feature
