@@ -1,6 +1,7 @@
 """A mapping of any form that is understood -> the keys of a spec."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from fxkd.configs.components import is_old, read_old
@@ -10,7 +11,7 @@ from fxkd.configs.located import Unknown, known
 from fxkd.configs.mmrazor import DISTILLERS, OPTIONS, SUPERVISED, is_algorithm, read_algorithm, read_distiller
 from fxkd.configs.reading import Reading, plain_type
 from fxkd.configs.spellings import one_spelling
-from fxkd.errors import Problems, near_names
+from fxkd.errors import Problems
 
 SECTIONS = (
     "student_recorders",
@@ -91,11 +92,20 @@ def _own(given: Mapping[str, Any], own_keys: tuple[str, ...], reading: Reading) 
     for key in [key for key in HOLDERS if isinstance(given.get(key), Unknown)]:
         reading.known(given[key], key)
     spec = {key: value for key, value in given.items() if key not in SILENT}
-    strange = [key for key in spec if own_keys and key not in own_keys and not near_names(key, own_keys)]
+    strange = [key for key in spec if own_keys and key not in own_keys and not _is_misspelt(key, own_keys)]
     for key in [key for key in strange if key not in HOLDERS]:
         reading.notes.add(key, "left out: it is no key of a spec")
     own = {key: value for key, value in spec.items() if key not in strange}
     return own | read_hooks(given.get("custom_hooks"), reading)
+
+
+def _is_misspelt(key: str, own_keys: tuple[str, ...]) -> bool:
+    """Tell a key with a slip in it from a name of the file's own.
+
+    >>> _is_misspelt("distil_losses", ("distill_losses",)), _is_misspelt("own_loss", ("student_loss",))
+    (True, False)
+    """
+    return bool(get_close_matches(key, own_keys, n=1, cutoff=0.85))
 
 
 def says_nothing(path: str, notes: Problems) -> str:
