@@ -50,6 +50,7 @@ class EagerBackend:
         deliveries = DistillDeliveryManager(_delivery_configs(self.spec.distill_deliveries))
         for delivery in deliveries.deliveries.values():
             delivery.clone = self.clone_records
+            delivery.is_cut = self.spec.cuts_deliveries and not self.spec.student_first
         of_teacher = self._recorders(self.spec.teacher_recorders, "teacher_recorders")
         of_student = self._recorders(self.spec.student_recorders, "student_recorders")
         runs: list[Any] = [(self.student, (of_student,), self.spec.student_trainable)]

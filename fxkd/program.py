@@ -216,7 +216,7 @@ def default_passes(
             several=several,
         ),
         *((ProtectRecords(),) if clone_records else ()),
-        Prune(),
+        Prune(("student", "teacher") if spec.teacher_trainable else ("student",)),
     )
 
 
@@ -230,6 +230,7 @@ def insert_deliveries(spec: Spec) -> InsertDeliveries:
         target,
         {name: delivered_point(delivery, gives=False) for name, delivery in deliveries.items()},
         {name: delivery.data_idx for name, delivery in deliveries.items() if delivery.data_idx is not None},
+        is_cut=spec.cuts_deliveries and not spec.student_first,
     )
 
 

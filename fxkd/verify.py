@@ -130,9 +130,14 @@ def _run(step: Step, call: Inputs, parts: Mapping[str, nn.Module], seed: int, ba
             f"the buffer {name}.{key}": buffer.detach().clone()
             for name, part in parts.items()
             for key, buffer in part.named_buffers()
-            if name == "student"
+            if name == "student" or _trains(part)
         }
     return Run(values, drawn)
+
+
+def _trains(part: nn.Module) -> bool:
+    """Tell whether the state of a part must go on as without fxkd; of a frozen teacher, what is not needed may not."""
+    return any(parameter.requires_grad for parameter in part.parameters())
 
 
 def _copied(tensor: Tensor) -> Tensor:

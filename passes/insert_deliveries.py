@@ -9,7 +9,7 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fxkd.capture.captured import PointName
 from fxkd.passes.insert_records import calls_of
-from fxkd.records import pick, with_part
+from fxkd.records import detached, pick, with_part
 
 QUIET: Mapping[str, Any] = {"calls": (), "takes": (), "mutates": frozenset(), "stateful": False, "effect": False}
 """What the notes on a call do not say of a node that only holds its value."""
@@ -33,6 +33,7 @@ class InsertDeliveries(PassBase):
         target: The side that takes.
         taken: Delivery name -> the point in ``target``, where it is another.
         parts: Delivery name -> which part of the value is handed over, where it is not all.
+        is_cut: Whether no gradient flows back to the side that gives.
     """
 
     points: Mapping[str, PointName]
@@ -40,6 +41,7 @@ class InsertDeliveries(PassBase):
     target: str = "student"
     taken: Mapping[str, PointName] = field(default_factory=dict)
     parts: Mapping[str, int | str] = field(default_factory=dict)
+    is_cut: bool = False
 
     def call(self, graph_module: fx.GraphModule) -> PassResult:
         """Substitute the values of every delivery."""
@@ -56,7 +58,18 @@ class InsertDeliveries(PassBase):
                 else:
                     _substitute(graph, source, target, name, index)
                 modified = True
+        for node in [node for node in graph.nodes if node.target is deliver] if self.is_cut else ():
+            _cut(graph, node)
         return PassResult(graph_module, modified)
+
+
+def _cut(graph: fx.Graph, node: fx.Node) -> None:
+    """Detach what a delivery hands over."""
+    source: Any = node.args[0]
+    with graph.inserting_before(node):
+        cut = graph.call_function(detached, (source,))
+    cut.meta.update(source.meta, **QUIET, side=node.meta["side"])
+    node.update_arg(0, cut)
 
 
 def takers_of(graph: fx.Graph, point: PointName, side: str) -> list[tuple[fx.Node, int]]:

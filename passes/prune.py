@@ -1,6 +1,6 @@
 """Remove what feeds neither a loss nor the output: above all the teacher behind its last record."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import networkx as nx
@@ -30,14 +30,14 @@ class Prune(PassBase):
 
     Needed is what reaches the output; what writes to memory that a needed node reads later, at the next step too;
     before the last needed node of a model, and anywhere in a model whose own result is returned, its guards and the
-    calls that may leave something behind; and, on the side called ``stateful``, whatever keeps state of its own
+    calls that may leave something behind; and, on the sides called ``stateful``, whatever keeps state of its own
     (running statistics, hooks, named functions): there a training step must do all that a plain one does.
 
     Args:
-        stateful: The side whose state must go on as without fxkd; None prunes state as well.
+        stateful: The sides whose state must go on as without fxkd: those that train.
     """
 
-    stateful: str | None = "student"
+    stateful: Collection[str] = ("student",)
 
     def call(self, graph_module: fx.GraphModule) -> PassResult:
         """Erase what is not needed, last first."""
@@ -64,7 +64,7 @@ def dependencies(graph: fx.Graph) -> "nx.DiGraph[fx.Node]":
     return network
 
 
-def needed_nodes(graph: fx.Graph, stateful: str | None) -> set[fx.Node]:
+def needed_nodes(graph: fx.Graph, stateful: Collection[str]) -> set[fx.Node]:
     """Give every node that must stay."""
     network, order = dependencies(graph), {node: place for place, node in enumerate(graph.nodes)}
     state, kept = _state(graph, stateful), _kept_between_steps(graph)
@@ -81,9 +81,9 @@ def _with_ancestors(network: "nx.DiGraph[fx.Node]", roots: Iterable[fx.Node]) ->
     return found.union(*(nx.ancestors(network, root) for root in roots))
 
 
-def _state(graph: fx.Graph, stateful: str | None) -> frozenset[int]:
-    """Give the memory of the tensors that hang on the stateful model."""
-    held = [node for node in graph.nodes if node.op == "get_attr" and node.meta.get("side") == stateful]
+def _state(graph: fx.Graph, stateful: Collection[str]) -> frozenset[int]:
+    """Give the memory of the tensors that hang on the stateful models."""
+    held = [node for node in graph.nodes if node.op == "get_attr" and node.meta.get("side") in stateful]
     return frozenset().union(*(node.meta["storages"] for node in held))
 
 
@@ -93,10 +93,10 @@ def _kept_between_steps(graph: fx.Graph) -> frozenset[int]:
     return frozenset().union(*held, *(node.meta.get("reads", frozenset()) for node in graph.nodes))
 
 
-def _always_needed(node: fx.Node, stateful: str | None, state: frozenset[int]) -> bool:
+def _always_needed(node: fx.Node, stateful: Collection[str], state: frozenset[int]) -> bool:
     if node.op in ("output", "placeholder") or node.target in MODES:
         return True
-    if stateful is None or node.meta.get("side") != stateful:
+    if node.meta.get("side") not in stateful:
         return False
     return bool(node.meta.get("stateful")) or bool(node.meta.get("mutates", frozenset()) & state)
 

@@ -114,6 +114,33 @@ def test_without_gradients_or_a_loss_it_is_refused(backend: str) -> None:
         fxkd.prepare(Net(0), Net(1), bare, backend=backend)(batch())  # type: ignore[arg-type]
 
 
+@BACKENDS
+def test_what_a_frozen_teacher_hands_over_carries_no_gradient(backend: str) -> None:
+    """Its values hang on one another where gradients at its points are recorded; a student gets them bare."""
+    delivery = {"type": "ModuleOutputs", "source": "relu", "max_keep_data": 1}
+    pairs = [{"student": {**POINT, "source": "fc"}, "teacher": POINT | {"source": "fc"}, "loss": {"type": "L1Loss"}}]
+    more = [{"student": "first", "teacher": POINT, "loss": {"type": "L1Loss"}}]
+    given: dict[str, Any] = {"x": batch(), "labels": LABELS}
+    whole = {"pairs": pairs + more, "distill_deliveries": {"d": delivery}, **OWN}
+    student, teacher = Net(0), Net(1)
+    distiller = fxkd.prepare(student, teacher, whole, example_inputs=given, backend=backend)  # type: ignore[arg-type]
+    out = distiller(**given)
+    out.loss.backward()
+    own = Net(0)
+    with torch.no_grad():
+        taken = Net(1).relu(Net(1).first(batch()))
+    logits = own.fc(taken.square())
+    loss = F.cross_entropy(logits, LABELS)
+    (mine,) = torch.autograd.grad(loss, logits, create_graph=True)
+    reference = Net(1)
+    theirs = reference.fc(reference.first(batch()).relu().square())
+    (at_fc,) = torch.autograd.grad(F.cross_entropy(theirs, LABELS), theirs)
+    expected = loss + (mine - at_fc).abs().mean() + (own.first(batch()) - by_hand(Net(1), keep=False)[1]).abs().mean()
+    expected.backward()
+    assert_same(out.loss, expected)
+    assert_same([p.grad for p in student.parameters()], [p.grad for p in own.parameters()])
+
+
 class Two(Net):
     """Its first layer gives two values."""
 

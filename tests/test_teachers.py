@@ -213,6 +213,18 @@ def test_mutual_learning(backend: str, teacher_mode: Any) -> None:
 
 
 @BACKENDS
+def test_statistics_of_teachers_that_train_go_on_also_where_no_loss_reads_them(backend: str) -> None:
+    spec = {"pairs": [pair("first", "wide.first", "L1Loss", student_connector="auto")], "teacher_trainable": True}
+    teachers = {"wide": Net(8), "idle": Net(6)}
+    distiller = fxkd.prepare(Net(4), teachers, spec, example_inputs=(batch(),), backend=backend)  # type: ignore[arg-type]
+    distiller(batch())
+    for teacher, width in ((teachers["wide"], 8), (teachers["idle"], 6)):
+        expected = Net(width)
+        expected(batch())
+        assert_same(list(teacher.buffers()), list(expected.buffers()))
+
+
+@BACKENDS
 def test_a_teacher_that_trains_is_copied_with_the_distiller(backend: str) -> None:
     spec = {"pairs": [pair("fc", "fc", "L1Loss")], "teacher_trainable": True}
     distiller = fxkd.prepare(Net(4), Net(6), spec, example_inputs=(batch(),), backend=backend)  # type: ignore[arg-type]

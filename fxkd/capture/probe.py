@@ -5,6 +5,7 @@ then the graph of another size is another graph.
 """
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isnan
@@ -30,11 +31,12 @@ def size_classes(names: tuple[str, ...], tensors: list[Tensor]) -> list[list[tup
 
 @contextmanager
 def quiet_log() -> Iterator[None]:
-    """Let torch not report that a model does not take a size: that is what is being asked."""
+    """Let torch not report, nor warn, that a model does not take a size: that is what is being asked."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     before, logger.disabled = logger.disabled, True
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         logger.disabled = before
 

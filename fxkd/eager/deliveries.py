@@ -10,7 +10,7 @@ from torch import nn
 from fxkd.eager.taps import delivered
 from fxkd.errors import PointError, SpecError
 from fxkd.points import FUNCTION_FORM, find_function, find_method, find_module, split
-from fxkd.records import bound_arguments, cloned
+from fxkd.records import bound_arguments, cloned, detached
 
 
 class Delivery(ABC):
@@ -39,6 +39,7 @@ class Delivery(ABC):
         self.data_idx, self.target = data_idx, target
         self.override_data = False
         self.clone = False  # True: the value is copied when it is kept
+        self.is_cut = False  # True: no gradient flows back through it
         self.name = ""  # what a manager calls it
         self.data_queue: deque[Any] = deque()
         self._module: nn.Module | None = None
@@ -70,7 +71,8 @@ class Delivery(ABC):
     def push(self, value: Any) -> None:
         """Put a value at the end of the queue."""
         self.require_room()
-        self.data_queue.append(cloned(value) if self.clone else value)
+        kept = cloned(value) if self.clone else value
+        self.data_queue.append(detached(kept) if self.is_cut else kept)
 
     def pop(self) -> Any:
         """Take the oldest value."""

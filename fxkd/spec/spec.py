@@ -113,6 +113,11 @@ class Spec(Algorithm):
         return self.teacher_trainable or self.teacher_gradients or asked
 
     @property
+    def cuts_deliveries(self) -> bool:
+        """Whether values of a frozen teacher, which runs with gradients for its records, are handed over without."""
+        return self.teacher_grad and not (self.teacher_trainable or self.teacher_gradients)
+
+    @property
     def returns_teacher(self) -> bool:
         """Whether what the teacher returns is needed: a loss of its own is trained on, or its gradient recorded."""
         asked = any(recorder.is_of_gradients for recorder in self.teacher_recorders.values())
@@ -141,9 +146,7 @@ class Spec(Algorithm):
         read = {value["from_input"] for value in args if value != "from_output"}
         inputs = tuple(name for name in self.inputs if name in read)
         losses: dict[str, Any] = {"distill_losses": {}, "loss_forward_mappings": {}, "inputs": inputs}
-        return replace(
-            self, **recorders, **losses, distill_deliveries={}, teacher_trainable=False, student_trainable=True
-        )
+        return replace(self, **recorders, **losses, distill_deliveries={}, teacher_trainable=False)
 
     @classmethod
     def read(

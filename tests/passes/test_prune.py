@@ -55,7 +55,7 @@ def distilled(
     *,
     output: bool = True,
     point: str = "body",
-    stateful: str | None = "student",
+    stateful: tuple[str, ...] = ("student",),
 ) -> fx.GraphModule:
     points = {"feat": outputs(point)}
     losses = {"loss_feat": {"input": record_of("student", "feat"), "target": record_of("teacher", "feat")}}
@@ -91,7 +91,7 @@ def test_a_norm_of_the_student_moves_also_when_its_output_is_not_returned() -> N
 
 def test_without_state_nothing_of_the_tail_is_left() -> None:
     student = Model()
-    module = distilled(student, Model(1), output=False, stateful=None)
+    module = distilled(student, Model(1), output=False, stateful=())
     module(batch(5))
     assert student.tail[1].num_batches_tracked == 0
     assert "student.tail" not in shape_of(module.graph)
@@ -419,7 +419,7 @@ def test_without_writes_what_is_left_is_what_the_output_is_made_of(
         if node not in reached:
             reached.add(node)
             stack.extend(node.all_input_nodes)
-    assert needed_nodes(module.graph, "student") == reached
+    assert needed_nodes(module.graph, ("student",)) == reached
     x = torch.linspace(-1, 1, 9, dtype=torch.float64).reshape(3, 3)
     expected = module(x)
     assert_same(expected, run(module, [Prune()])(x))
