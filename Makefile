@@ -26,7 +26,7 @@ demo: .venv/.demo
 test: compiler .venv/.test
 	@echo "test: running pytest on $(WORKERS) cores"
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
-	@$(if $(ARGS),,$(BIN)/python -m pytest -q docs)  # one process: each example of a page goes on from the one before
+	@$(if $(ARGS),,$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile docs)  # each page in one process, in order
 
 test-gpu: compiler .venv/.test
 	@echo "test-gpu: running pytest -m gpu tests/gpu"

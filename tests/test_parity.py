@@ -64,8 +64,14 @@ def test_training_equals_hooks(name: str, spec: str, backend: str) -> None:
     assert len(distiller.programs) == (backend == "graph"), "the graph of two samples runs five"
 
 
+def one_each() -> list[object]:
+    """The last spec of every model; the others are the slow part."""
+    chosen = {name: list(case.specs)[-1] for name, case in ALL.items()}
+    return [pytest.param(name, spec, marks=[pytest.mark.slow] * (spec != chosen[name])) for name, spec in every(ALL)]
+
+
 @pytest.mark.parametrize("backend", ["graph", "eager"])
-@pytest.mark.parametrize(("name", "spec"), every(ALL))
+@pytest.mark.parametrize(("name", "spec"), one_each())
 def test_eval_equals_hooks(name: str, spec: str, backend: str) -> None:
     case = ALL[name]
     distiller = prepared(case, spec, backend)

@@ -221,7 +221,7 @@ def step(call: Any, student: nn.Module, seed: int) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore::fxkd.errors.SpecWarning")  # a model may have nothing to train
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(programs(), st.booleans(), st.lists(st.integers(2, 5), min_size=2, max_size=3))
 def test_random_models(program: Any, trains: bool, sizes: list[int]) -> None:
     steps, layers, points, nested = program

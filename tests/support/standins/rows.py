@@ -207,10 +207,10 @@ ROWS = [
     Row(name="cwd_gfl_r101_r50", **detectors(partial(GFL, 50), partial(GFL, 101), larger=True), slow=True),
     Row(name="fbkd_faster_rcnn_r101_r50", **detectors(FASTER, FASTER_101)),
     Row(name="mgd_retinanet_x101_r50", **detectors(RETINA, RETINA_X101, larger=True)),
-    Row(name="pkd_faster_rcnn_r101_r50", **detectors(FASTER, FASTER_101), slow=True),
+    Row(name="pkd_faster_rcnn_r101_r50", **detectors(FASTER, FASTER_101)),
     Row(name="pkd_retinanet_x101_r50", **detectors(RETINA, RETINA_X101), slow=True),
     Row(name="pkd_fcos_x101_retinanet_r50", **detectors(RETINA, partial(FCOS, 101, 64)), slow=True),
-    Row(name="pkd_mask_rcnn_swin_retinanet_r50", **detectors(RETINA, mask_rcnn_swin)),
+    Row(name="pkd_mask_rcnn_swin_retinanet_r50", **detectors(RETINA, mask_rcnn_swin), slow=True),
     Row(name="pkd_reppoints_x101_r50", **detectors(partial(POINTS, 50), partial(POINTS, 101, 64)), slow=True),
     Row(name="pkd_fcos3d_r101_r50", **detectors(partial(FCOS3D, 50), partial(FCOS3D, 101)), slow=True),
     Row(
