@@ -22,7 +22,7 @@ def run(graph_module: fx.GraphModule, passes: Iterable[PassBase], on_pass: OnPas
     >>> traced = fx.symbolic_trace(nn.Sequential(nn.ReLU()))
     >>> rewritten = run(traced, [Prune()], on_pass=lambda step, graph_module, modified: steps.append(str(step)))
     >>> steps
-    ["Prune(stateful='student')"]
+    ["Prune(stateful=('student',))"]
     """
     for step in passes:
         try:
