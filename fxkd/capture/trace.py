@@ -15,6 +15,7 @@ from fxkd.capture.captured import PointCall
 from fxkd.capture.held import Parts, noted_reads
 from fxkd.capture.inputs import Inputs, split
 from fxkd.capture.lines import raising_line
+from fxkd.capture.operations import Operations
 from fxkd.capture.plan import Plan
 from fxkd.capture.recording import Recording
 from fxkd.capture.regions import recorded_regions
@@ -64,7 +65,7 @@ def trace(plan: Plan, functions: list[Named], opened: set[int], mode: FakeTensor
         stack.enter_context(recorded_regions(tape))
         stack.enter_context(patched(builtins, "range", lambda original: PinningRange))
         stack.enter_context(noted_reads(tape))
-        stack.enter_context(Recording(tape))
+        stack.enter_context(Recording(tape, Operations(tape, plan.operations)))
         tape.listening = True
         value = _run(plan, given)
         tape.listening = False
