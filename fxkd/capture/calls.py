@@ -11,18 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
 from fxkd.capture.captured import PointCall, PointName, call_inputs
 from fxkd.capture.discover import Outcome
 from fxkd.capture.generators import Generators
 from fxkd.capture.held import Parts
-from fxkd.capture.lines import current_line, name_in_use
+from fxkd.capture.lines import current_line, name_in_use, quiet_log
 from fxkd.capture.preserve import Contents, drawn_state, set_drawn_state
 from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages, tensors, versions, written
 from fxkd.capture.tape import CONSTANTS, Tape, guard
-from fxkd.errors import CaptureError
+from fxkd.errors import CaptureError, FxkdError
 from fxkd.patcher import patched
 from fxkd.points import Place
 from fxkd.records import bound_arguments, function_inputs, module_inputs
@@ -55,6 +56,8 @@ class Calls:
         points: The points named on modules, by the module's identity.
         parts: What the modules held when the recording began.
         generators: Random generators of the model's own.
+        seen: What leaves that do not run on fake tensors gave on values, call by call, by the module's identity.
+        by_values: Named functions, by path: whether values decide the sizes of what they give; filled as they are met.
     """
 
     def __init__(
@@ -65,14 +68,18 @@ class Calls:
         points: dict[int, tuple[PointName, ...]],
         parts: Parts,
         generators: Generators,
+        seen: dict[int, list[Outcome | None]],
+        by_values: dict[str, bool],
     ) -> None:
         self.tape, self.paths, self.opened, self.points = tape, paths, opened, points
-        self.parts, self.generators = parts, generators
+        self.parts, self.generators, self.seen, self.by_values = parts, generators, seen, by_values
         self.must_open: set[int] = set()
+        self.must_see: set[int] = set()
         self.ran_whole: set[int] = set()
         self._inside: list[nn.Module] = []
         self._function: str | None = None
         self._counts: Counter[PointName] = Counter()
+        self._leaf_counts: Counter[int] = Counter()
 
     # Modules
 
@@ -128,7 +135,7 @@ class Calls:
             self._inside.append(module)
             try:
                 with _Observer(tape, path):
-                    value = original(module, *args, **kwargs)
+                    value = self._run_leaf(original, module, args, kwargs)
             finally:
                 self._inside.pop()
             set_drawn_state(drawn)
@@ -140,6 +147,25 @@ class Calls:
             node.meta["effect"] = contents.changed() or not tensors(value)
             node.meta["takes"] = taken
         return self._bind_call(value, node, points)
+
+    def _run_leaf(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Run a leaf on fake tensors; of one that does not run so, give what it gave on values."""
+        if id(module) not in self.seen:
+            try:
+                return original(module, *args, **kwargs)
+            except FxkdError:
+                raise
+            except Exception:
+                self.must_see.add(id(module))
+                raise
+        outcomes, index = self.seen[id(module)], self._leaf_counts[id(module)]
+        self._leaf_counts[id(module)] += 1
+        if index >= len(outcomes):
+            raise CaptureError(
+                f"the module {self.paths[id(module)]!r} was called {len(outcomes)} times in one run and more in another"
+            )
+        outcome = outcomes[index]
+        return outcome.replay(tensors((args, kwargs)), self.tape.mode) if outcome else original(module, *args, **kwargs)
 
     # Named functions
 
@@ -188,6 +214,7 @@ class Calls:
         if calls >= len(outcomes):
             raise CaptureError(f"{named.place.path!r} was called {len(outcomes)} times in one run and more in another")
         outcome, given = outcomes[calls], tensors((args, kwargs))
+        notes["by_values"] = self._is_by_values(named, args, kwargs)
         node = self.tape.emit(_callable_in_code(named.function), args, kwargs)
         shared = storages([given[index] for index in outcome.viewed])
         with quiet(self.tape):
@@ -200,6 +227,18 @@ class Calls:
             **notes,
         )
         return self._bind_call(value, node, named.points)
+
+    def _is_by_values(self, named: Named, args: Any, kwargs: Any) -> bool:
+        """Tell whether a function does not run without values, so that they may decide the sizes of what it gives."""
+        path = named.place.path
+        if path not in self.by_values:
+            drawn, own_drawn = drawn_state(), self.generators.states()
+            with quiet(self.tape):
+                given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
+                self.by_values[path] = not _runs(named.function, *given)
+            set_drawn_state(drawn)
+            self.generators.put_back(own_drawn)
+        return self.by_values[path]
 
     def wrap_apply(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Stand for ``torch.autograd.Function.apply``: one node, so that its own backward is kept."""
@@ -297,6 +336,16 @@ def _callable_in_code(function: Callable[..., Any]) -> Callable[..., Any]:
 
     call.__name__ = call.__qualname__ = name.replace(".", "_")
     return call
+
+
+def _runs(function: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+    """Tell whether a function runs on fake tensors without a word."""
+    try:
+        with quiet_log(), torch.no_grad():
+            function(*args, **kwargs)
+    except Exception:  # noqa: BLE001 (whatever it is, values are needed)
+        return False
+    return True
 
 
 class _Observer(TorchFunctionMode):

@@ -1,6 +1,6 @@
 """What is to be captured, with every name in it resolved."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -29,6 +29,7 @@ class Plan:
         places: The points on each function and method, by path.
         caches: What must be emptied after each run.
         generators: Random generators of the model's own.
+        by_values: Whether values decide the sizes of what a named function gives, by path, as far as that is known.
     """
 
     model: nn.Module
@@ -43,6 +44,7 @@ class Plan:
     places: dict[str, tuple[Place, tuple[PointName, ...]]]
     caches: Caches
     generators: Generators
+    by_values: dict[str, bool] = field(default_factory=dict)
 
     @classmethod
     def of(

@@ -4,16 +4,14 @@ A list indexed by a size, a size in a dict key or in ``math.log``: the interpret
 then the graph of another size is another graph.
 """
 
-import logging
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from math import isnan
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from fxkd.capture.held import alike
 from fxkd.capture.tape import guard
 from fxkd.errors import GuardError
 
@@ -27,18 +25,6 @@ def size_classes(names: tuple[str, ...], tensors: list[Tensor]) -> list[list[tup
         for dim, size in enumerate(tensor.shape):
             groups.setdefault((dim == 0, size), []).append((name, dim))
     return list(groups.values())
-
-
-@contextmanager
-def quiet_log() -> Iterator[None]:
-    """Let torch not report, nor warn, that a model does not take a size: that is what is being asked."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logger.disabled = before
 
 
 def other_sizes(size: int, *, is_batch: bool, on_values: bool) -> tuple[int, ...]:
@@ -103,7 +89,7 @@ def same_program(one: fx.Graph, other: fx.Graph, held: nn.Module, other_held: nn
 def _same_constant(target: str, held: nn.Module, other_held: nn.Module) -> bool:
     key = target.rpartition(".")[2]
     one, other = getattr(held, key, None), getattr(other_held, key, None)
-    return one is other
+    return one is other or (not isinstance(one, Tensor) and alike(one, other))
 
 
 def _same_arguments(one: Any, other: Any, numbers: dict[fx.Node, int]) -> bool:

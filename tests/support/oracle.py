@@ -499,6 +499,9 @@ def assert_same(a: Any, b: Any, rtol: float = 1e-6, *, atol: float = 0.0, path: 
         for field in dataclasses.fields(a):
             left, right = getattr(a, field.name), getattr(b, field.name)
             assert_same(left, right, rtol, atol=atol, path=f"{path}.{field.name}")
+    elif isinstance(a, np.ndarray):
+        if a.dtype != b.dtype or not np.array_equal(a, b):
+            raise AssertionError(f"{path}: {a!r} and {b!r}")
     elif not isinstance(a, nn.Module) and a != b:
         raise AssertionError(f"{path}: {a!r} and {b!r}")
 
