@@ -29,9 +29,9 @@ class Settings:
 
     teacher_width: int = 24
     student_width: int = 8
-    teacher_steps: int = 300
+    teacher_steps: int = 250
     steps: int = 150
-    batch: int = 16
+    batch: int = 8
     train_images: int = 512
     test_images: int = 200
     rate: float = 3e-3

@@ -43,8 +43,12 @@ def _cost(scores: Tensor, boxes: Tensor, target: Tensor) -> Tensor:
 def overlap(boxes: Tensor, others: Tensor) -> Tensor:
     """Give the intersection over union of boxes and as many others, (..., 4) as corners."""
     sides = (boxes[..., 2:].minimum(others[..., 2:]) - boxes[..., :2].maximum(others[..., :2])).clamp(min=0)
-    shared, areas = sides.prod(-1), [(one[..., 2:] - one[..., :2]).prod(-1) for one in (boxes, others)]
-    return shared / (areas[0] + areas[1] - shared).clamp(min=1e-6)
+    shared = sides[..., 0] * sides[..., 1]
+    return shared / (_area(boxes) + _area(others) - shared).clamp(min=1e-6)
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 class Detector(nn.Module):

@@ -7,7 +7,7 @@ from lad_detector import overlap
 from lad_images import Images
 from torch import Tensor, nn
 
-MOST_BOXES, LEAST_SCORE = 20, 0.05
+CANDIDATES, LEAST_SCORE = 50, 0.05  # boxes of an image that are looked at; the least score of one
 
 
 class Found(NamedTuple):
@@ -31,13 +31,13 @@ def average_precision(model: nn.Module, images: Images, classes: int) -> float:
 
 def _best(scores: Tensor, boxes: Tensor) -> Found:
     """Keep the best boxes of one image; of those of a class that overlap by more than a half, the better one."""
-    best, places = scores.flatten().topk(100)
+    best, places = scores.flatten().topk(CANDIDATES)
     anchors, classes = places // scores.shape[1], places % scores.shape[1]
+    near = overlap(boxes[anchors][:, None].expand(-1, CANDIDATES, 4), boxes[anchors].expand(CANDIDATES, -1, 4)) > 0.5
+    rivals = (near & (classes[:, None] == classes)).tolist()
     kept: list[int] = []
     for index in (best > LEAST_SCORE).nonzero()[:, 0].tolist():
-        rivals = [other for other in kept if classes[other] == classes[index]]
-        box = boxes[anchors[index]].expand(len(rivals), 4)
-        if len(kept) < MOST_BOXES and not bool((overlap(boxes[anchors[rivals]], box) > 0.5).any()):
+        if not any(rivals[index][other] for other in kept):
             kept.append(index)
     return Found(boxes[anchors[kept]], best[kept], classes[kept])
 
@@ -55,12 +55,15 @@ def _of_class(found: list[Found], images: Images, kind: int) -> float:
 def _hits(found: Found, images: Images, image: int, kind: int) -> list[tuple[float, bool]]:
     """Say of each box of a class whether it is right: each thing can be found once."""
     free = (images.labels[image] == kind).nonzero()[:, 0].tolist()
+    mine = (found.classes == kind).nonzero()[:, 0]
+    boxes, things = found.boxes[mine][:, None], images.boxes[image, free]
+    shared = overlap(boxes.expand(-1, len(free), 4), things.expand(len(mine), -1, 4)).tolist()
     hits = []
-    for index in (found.classes == kind).nonzero()[:, 0].tolist():
-        overlaps = [float(overlap(found.boxes[index], images.boxes[image, thing])) for thing in free]
+    for score, overlaps in zip(found.scores[mine].tolist(), shared, strict=True):
         best = max(range(len(free)), key=overlaps.__getitem__, default=None)
         is_right = best is not None and overlaps[best] >= 0.5
-        if is_right:
-            del free[best]
-        hits.append((float(found.scores[index]), is_right))
+        if best is not None and is_right:
+            for row in shared:
+                row[best] = 0.0  # it is found
+        hits.append((score, is_right))
     return hits

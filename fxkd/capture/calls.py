@@ -22,11 +22,15 @@ from fxkd.capture.lines import current_line, name_in_use, quiet_log
 from fxkd.capture.preserve import Contents, drawn_state, set_drawn_state
 from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages, tensors, versions, written
-from fxkd.capture.tape import CONSTANTS, Tape, guard
+from fxkd.capture.tape import CONSTANTS, Tape, guard, guard_form, kind_of
+from fxkd.capture.whole import as_whole
 from fxkd.errors import CaptureError, FxkdError
 from fxkd.patcher import patched
 from fxkd.points import Place
 from fxkd.records import bound_arguments, function_inputs, module_inputs
+
+
+DRAWS, VALUES = "draws", "values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Calls:
         parts: What the modules held when the recording began.
         generators: Random generators of the model's own.
         seen: What leaves that do not run on fake tensors gave on values, call by call, by the module's identity.
-        by_values: Named functions, by path: whether values decide the sizes of what they give; filled as they are met.
+        kinds: What named functions do that fake tensors do not show, by path; filled as they are met.
     """
 
     def __init__(
@@ -69,10 +73,10 @@ class Calls:
         parts: Parts,
         generators: Generators,
         seen: dict[int, list[Outcome | None]],
-        by_values: dict[str, bool],
+        kinds: dict[str, str],
     ) -> None:
         self.tape, self.paths, self.opened, self.points = tape, paths, opened, points
-        self.parts, self.generators, self.seen, self.by_values = parts, generators, seen, by_values
+        self.parts, self.generators, self.seen, self.kinds = parts, generators, seen, kinds
         self.must_open: set[int] = set()
         self.must_see: set[int] = set()
         self.ran_whole: set[int] = set()
@@ -214,8 +218,10 @@ class Calls:
         if calls >= len(outcomes):
             raise CaptureError(f"{named.place.path!r} was called {len(outcomes)} times in one run and more in another")
         outcome, given = outcomes[calls], tensors((args, kwargs))
-        notes["by_values"] = self._is_by_values(named, args, kwargs)
-        node = self.tape.emit(_callable_in_code(named.function), args, kwargs)
+        kind = self._kind(named, args, kwargs)
+        notes["by_values"] = kind == VALUES
+        path, function = named.place.path, named.function
+        node = self.tape.emit(as_whole(function, path) if kind else _callable_in_code(function), args, kwargs)
         shared = storages([given[index] for index in outcome.viewed])
         with quiet(self.tape):
             value = outcome.replay(given, self.tape.mode)
@@ -226,19 +232,26 @@ class Calls:
             stateful=True,
             **notes,
         )
-        return self._bind_call(value, node, named.points)
+        seen = self._bind_call(value, node, named.points)
+        if notes["by_values"]:
+            self.tape.graph.call_function(guard_form, (node, kind_of(value), current_line()))
+        return seen
 
-    def _is_by_values(self, named: Named, args: Any, kwargs: Any) -> bool:
-        """Tell whether a function does not run without values, so that they may decide the sizes of what it gives."""
+    def _kind(self, named: Named, args: Any, kwargs: Any) -> str:
+        """Tell what a function does that fake tensors do not show.
+
+        Either it does not run without values, so that they may decide the sizes of what it gives, or it draws.
+        """
         path = named.place.path
-        if path not in self.by_values:
+        if path not in self.kinds:
             drawn, own_drawn = drawn_state(), self.generators.states()
             with quiet(self.tape):
                 given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
-                self.by_values[path] = not _runs(named.function, *given)
+                runs, moved = _runs(named.function, *given), drawn_state() != drawn
+            self.kinds[path] = (DRAWS if moved else "") if runs else VALUES
             set_drawn_state(drawn)
             self.generators.put_back(own_drawn)
-        return self.by_values[path]
+        return self.kinds[path]
 
     def wrap_apply(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Stand for ``torch.autograd.Function.apply``: one node, so that its own backward is kept."""

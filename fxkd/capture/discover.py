@@ -15,9 +15,11 @@ from fxkd.capture.inputs import Inputs
 from fxkd.capture.lines import raising_line
 from fxkd.capture.structure import storages, tensors
 from fxkd.capture.twins import fake_of, fake_twins
+from fxkd.capture.whole import note, whole_of
 from fxkd.errors import CaptureError
 from fxkd.patcher import patched
 from fxkd.points import Place
+from fxkd.points import original as original_of
 
 
 class ValuesNeededError(CaptureError):
@@ -81,11 +83,13 @@ class Watch:
         leaves: Identities of the modules.
         opened: Those whose forward is recorded: a call below another leaf is none of the recording.
         grad: Whether the recording is with gradients.
+        on_values: Whether the run is on values, so that what functions gave is kept for a compiled graph.
     """
 
     leaves: frozenset[int] = frozenset()
     opened: frozenset[int] = frozenset()
     grad: bool = False
+    on_values: bool = True
 
 
 def discover(
@@ -129,7 +133,7 @@ def discover(
         return call
 
     def watch_function(place: Place) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        outcomes = found.outcomes.setdefault(place.path, [])
+        outcomes, whole = found.outcomes.setdefault(place.path, []), whole_of(original_of(place), place.path)
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
@@ -140,7 +144,10 @@ def discover(
                 finally:
                     functions.pop()
                 outcomes.append(outcome)
-                return pytree.tree_map_only(Given, lambda g: tensors((args, kwargs))[g.index], outcome.value)
+                value = pytree.tree_map_only(Given, lambda g: tensors((args, kwargs))[g.index], outcome.value)
+                if watch.on_values:
+                    note(whole, args, kwargs, value, outcome.changed)
+                return value
 
             return call
 
@@ -167,7 +174,7 @@ def discover_without_values(
     args, kwargs = pytree.tree_map_only(Tensor, partial(fake_of, mode), (inputs.args, inputs.kwargs))
     try:
         with fake_twins(model, mode), mode:
-            return discover(model, Inputs(args, kwargs), places, point_modules)
+            return discover(model, Inputs(args, kwargs), places, point_modules, Watch(on_values=False))
     except Exception as error:
         names = ", ".join(repr(place.path) for place in places)
         raise ValuesNeededError(

@@ -29,7 +29,7 @@ class Plan:
         places: The points on each function and method, by path.
         caches: What must be emptied after each run.
         generators: Random generators of the model's own.
-        by_values: Whether values decide the sizes of what a named function gives, by path, as far as that is known.
+        kinds: What named functions do that fake tensors do not show, by path, as far as that is known.
     """
 
     model: nn.Module
@@ -44,7 +44,7 @@ class Plan:
     places: dict[str, tuple[Place, tuple[PointName, ...]]]
     caches: Caches
     generators: Generators
-    by_values: dict[str, bool] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxkd.capture.held import alike
-from fxkd.capture.tape import guard
+from fxkd.capture.tape import guard, guard_form
 from fxkd.errors import GuardError
 
 LARGE = 8
@@ -76,6 +76,8 @@ def same_program(one: fx.Graph, other: fx.Graph, held: nn.Module, other_held: nn
     for index, (left, right) in enumerate(zip(one.nodes, other.nodes, strict=False)):
         numbers[left] = numbers[right] = index
         if left.target is guard and right.target is guard and left.args[1:3] != right.args[1:3]:
+            return numbers[left.args[0]] == numbers[right.args[0]]
+        if left.target is guard_form and right.target is guard_form and left.args[1] != right.args[1]:
             return numbers[left.args[0]] == numbers[right.args[0]]
         if (left.op, left.target) != (right.op, right.target):
             return False
