@@ -83,7 +83,12 @@ def _loss(out: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def _train(
-    parameters: object, loss_of: Callable[[Images], torch.Tensor], images: Images, steps: int, settings: Settings, seed: int
+    parameters: object,
+    loss_of: Callable[[Images], torch.Tensor],
+    images: Images,
+    steps: int,
+    settings: Settings,
+    seed: int,
 ) -> None:
     optimizer = torch.optim.AdamW(parameters, lr=settings.rate)  # type: ignore[arg-type]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2 * settings.rate, total_steps=steps + 1)

@@ -1,4 +1,4 @@
-"""A tiny detector of one stage: one square anchor at each cell of two maps, and an assigner that goes by its own scores."""
+"""A tiny detector of one stage: a square anchor at each cell of two maps, and an assigner that goes by its scores."""
 
 import torch
 from torch import Tensor, nn

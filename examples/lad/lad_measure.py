@@ -1,4 +1,4 @@
-"""How well a detector finds what there is: the mean over the classes of the average precision at an overlap of one half."""
+"""How well a detector finds what there is: average precision at an overlap of one half, its mean over the classes."""
 
 from typing import NamedTuple
 

@@ -23,12 +23,11 @@ from fxkd.capture.preserve import Contents, drawn_state, set_drawn_state
 from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages, tensors, versions, written
 from fxkd.capture.tape import CONSTANTS, Tape, guard, guard_form, kind_of
-from fxkd.capture.whole import as_whole
+from fxkd.capture.whole import as_whole, keep_objects
 from fxkd.errors import CaptureError, FxkdError
 from fxkd.patcher import patched
 from fxkd.points import Place
 from fxkd.records import bound_arguments, function_inputs, module_inputs
-
 
 DRAWS, VALUES = "draws", "values"
 
@@ -221,6 +220,7 @@ class Calls:
         kind = self._kind(named, args, kwargs)
         notes["by_values"] = kind == VALUES
         path, function = named.place.path, named.function
+        keep_objects((args, kwargs))
         node = self.tape.emit(as_whole(function, path) if kind else _callable_in_code(function), args, kwargs)
         shared = storages([given[index] for index in outcome.viewed])
         with quiet(self.tape):

@@ -97,7 +97,7 @@ def discover(
     inputs: Inputs,
     places: Iterable[Place],
     point_modules: Container[int],
-    watch: Watch = Watch(),  # noqa: B008 (it is frozen)
+    watch: Watch = Watch(),
 ) -> Discovery:
     """Run ``model`` once; the caller puts its state back.
 
@@ -106,7 +106,7 @@ def discover(
         inputs: Arguments for it; their tensors are copied.
         places: The named functions and methods.
         point_modules: Identities of the modules named as points: a function that calls one cannot be one node.
-        watch: Modules of which is noted what they give; without any the run is without gradients.
+        watch: Modules of which is noted what they give, and how to run.
     """
     found = Discovery(leaves={leaf: [] for leaf in watch.leaves})
     modules: list[nn.Module] = []
@@ -154,7 +154,7 @@ def discover(
         return wrap
 
     copied = pytree.tree_map_only(Tensor, torch.clone, (inputs.args, inputs.kwargs))
-    with ExitStack() as stack, torch.set_grad_enabled(watch.grad and bool(watch.leaves)):
+    with ExitStack() as stack, torch.set_grad_enabled(watch.grad):
         stack.enter_context(patched(nn.Module, "__call__", watch_module))
         for place in places:
             stack.enter_context(patched(place.owner, place.name, watch_function(place)))

@@ -1,4 +1,4 @@
-"""What a call was given and gave, as plain nested tuples: the form of values, and how sizes of results follow from it."""
+"""What a call was given and gave, as plain nested tuples, and how sizes of results follow from what was given."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

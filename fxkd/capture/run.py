@@ -83,9 +83,7 @@ def capture(
     )
 
 
-def _discovered(
-    plan: Plan, before: Known | None = None, *, other_draws: bool = False, on_values: bool = True
-) -> Known:
+def _discovered(plan: Plan, before: Known | None = None, *, other_draws: bool = False, on_values: bool = True) -> Known:
     """Say how each named function is kept, which modules must be opened, and what those leaves give that must be seen.
 
     ``before`` is what was known of the model on other inputs, or before more had to be opened or seen.

@@ -51,8 +51,8 @@ def guard_form(value: Any, form: Any, line: str) -> None:
     """Stop unless ``value`` is built as it was: what is None, how much is in a tuple, which keys there are."""
     if not torch.compiler.is_compiling() and kind_of(value) != form:  # an operator checks by itself
         raise GuardError(
-            f"the graph holds only while what is called at {line} gives {form}, not {kind_of(value)}: call the distiller "
-            "once outside of torch.compile with such inputs, so that they are captured too"
+            f"the graph holds only while what is called at {line} gives {form}, not {kind_of(value)}: call the "
+            "distiller once outside of torch.compile with such inputs, so that they are captured too"
         )
 
 
