@@ -225,6 +225,7 @@ class Calls:
         shared = storages([given[index] for index in outcome.viewed])
         with quiet(self.tape):
             value = outcome.replay(given, self.tape.mode)
+            form = kind_of(value)
         node.meta.update(
             function=named.place.path,
             mutates=storages([given[index] for index in outcome.changed]),
@@ -232,10 +233,9 @@ class Calls:
             stateful=True,
             **notes,
         )
-        seen = self._bind_call(value, node, named.points)
         if notes["by_values"]:
-            self.tape.graph.call_function(guard_form, (node, kind_of(value), current_line()))
-        return seen
+            self.tape.graph.call_function(guard_form, (node, form, current_line()))
+        return self._bind_call(value, node, named.points)
 
     def _kind(self, named: Named, args: Any, kwargs: Any) -> str:
         """Tell what a function does that fake tensors do not show.

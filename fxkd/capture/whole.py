@@ -112,8 +112,8 @@ def _refuse_fakes(path: str, value: Any, given: Any) -> None:
         if any(isinstance(tensor, FakeTensor) for tensor in tensors_in(given)):
             return
         raise CaptureError(
-            f"{path!r} works on tensors of an object that the forward makes anew at each call, so that it cannot be one "
-            "node: name the function or method that makes the object, or use backend='eager'"
+            f"{path!r} works on tensors of an object that the forward makes anew at each call, so that it cannot be "
+            "one node: name the function or method that makes the object, or use backend='eager'"
         )
 
 

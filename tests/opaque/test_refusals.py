@@ -27,6 +27,10 @@ def moody(x: Tensor) -> Any:
     return x.detach() * float(x[0, 0]) if float(x[0, 0]) > 0 else None
 
 
+def fickle(x: Tensor) -> Any:
+    return moody(x)
+
+
 class Special:
     """Is no tensor, number or container."""
 
@@ -60,6 +64,11 @@ def use_rows(h: Tensor) -> Tensor:
 
 def use_moody(h: Tensor) -> Tensor:
     given = moody(h.detach())
+    return h if given is None else h * given
+
+
+def use_fickle(h: Tensor) -> Tensor:
+    given = fickle(h.detach())
     return h if given is None else h * given
 
 
@@ -105,10 +114,13 @@ def test_a_result_that_no_operator_can_give() -> None:
 
 
 def test_a_form_that_was_not_seen_stops_a_compiled_graph() -> None:
-    step = compiled("moody")
+    step = compiled("fickle")
     step(batch())
-    with pytest.raises(GuardError, match=r"moody' gave no tensors at this step.*compile=False"):
-        step(-9 * batch())
+    with pytest.raises(GuardError, match=r"fickle' gave no tensors at this step.*compile=False"):
+        step(90 * batch())
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.InternalTorchDynamoError, match=r"CaptureError: .*gives now this, now that"):
+        step(batch())
 
 
 def test_gradients_flow_through_the_operator() -> None:
