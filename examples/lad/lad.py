@@ -29,11 +29,11 @@ class Settings:
 
     teacher_width: int = 24
     student_width: int = 8
-    teacher_steps: int = 250
-    steps: int = 150
+    teacher_steps: int = 220
+    steps: int = 130
     batch: int = 8
     train_images: int = 512
-    test_images: int = 200
+    test_images: int = 150
     rate: float = 3e-3
 
 
@@ -66,7 +66,7 @@ def _run(seed: int, teacher: nn.Module, images: Images, test: Images, settings: 
     alone = _detector(settings.student_width, seed)
     taught = copy.deepcopy(alone)
     spec = fxkd.recipes.lad(taught, teacher, methods=[ASSIGN])
-    first = Images(*(part[: settings.batch] for part in images))
+    first = Images(*(part[:4] for part in images))
     distiller = fxkd.prepare(taught, copy.deepcopy(teacher), spec, example_inputs=tuple(first))
     _train(alone.parameters(), lambda batch: _loss(alone(*batch)), images, settings.steps, settings, seed)
     _train(distiller.parameters(), lambda batch: distiller(*batch).loss, images, settings.steps, settings, seed)

@@ -5,6 +5,7 @@ there (how many tensors, of which types, how their sizes follow from what it is 
 seen when the model was captured, and is checked at every step.
 """
 
+import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -207,6 +208,10 @@ def _site(name: str, form: Form, identities: tuple[int, ...], needing: tuple[int
             f"{whole.path!r} writes to what it is given, and gradients flow through it: that cannot be one operator of "
             "a compiled graph; let it work on a copy, or use compile=False"
         )
+    if any(kind == "free" for ways_of_one in sizes for kind, _ in ways_of_one):
+        logging.getLogger("fxkd").warning(
+            "%s, if torch.compile stops at a data-dependent value", undecided(repr(whole.path))
+        )
     key = f"{name}@{len(sites)}"
     sites[key] = Site(
         whole=whole,
@@ -242,6 +247,14 @@ def _refuse(whole: Whole, form: Form, samples: list[Sample]) -> None:
             f"{whole.path!r} gives now this, now that ({_told(samples[0])}, {_told(samples[-1])}), which no compiled "
             "graph can follow: let it give as many tensors, of the same types, at every call, or use compile=False"
         )
+
+
+def undecided(names: str) -> str:
+    """Say what can be done where a compiled graph has to know a size that values decide."""
+    return (
+        f"sizes of what {names} gives depend on values, and a compiled graph may have to know them: let it give the "
+        "same sizes at every step (a mask in place of indices, or padding), or use compile=False"
+    )
 
 
 def _unseen(whole: Whole) -> str:

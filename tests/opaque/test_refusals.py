@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import fxkd
-from fxkd.errors import GuardError
+from fxkd.errors import CaptureError, GuardError
 from tests.support.oracle import assert_same
 
 ME = __name__
@@ -29,6 +29,10 @@ def moody(x: Tensor) -> Any:
 
 def fickle(x: Tensor) -> Any:
     return moody(x)
+
+
+def several(x: Tensor) -> Tensor:
+    return (x.detach()[:, 0] > 0).nonzero()[:, 0]
 
 
 class Special:
@@ -70,6 +74,11 @@ def use_moody(h: Tensor) -> Tensor:
 def use_fickle(h: Tensor) -> Tensor:
     given = fickle(h.detach())
     return h if given is None else h * given
+
+
+def use_several(h: Tensor) -> Tensor:
+    chosen = several(h)
+    return h[chosen] if len(chosen) > 1 else h
 
 
 def use_special(h: Tensor) -> Tensor:
@@ -121,6 +130,17 @@ def test_a_form_that_was_not_seen_stops_a_compiled_graph() -> None:
     torch._dynamo.reset()
     with pytest.raises(torch._dynamo.exc.InternalTorchDynamoError, match=r"CaptureError: .*gives now this, now that"):
         step(batch())
+
+
+def test_sizes_that_a_compiled_graph_has_to_know(caplog: pytest.LogCaptureFixture) -> None:
+    message = r"sizes of what '.*several' gives depend on values.*or padding\), or use compile=False"
+    options = {"fullgraph": True, "backend": "aot_eager"}
+    with pytest.raises(CaptureError, match=message):
+        prepared("several", compile=options)(batch())
+    caplog.clear()
+    with pytest.raises(Exception, match="data-dependent"):
+        torch.compile(prepared("several"), **options)(batch())  # type: ignore[call-overload]
+    assert "several' gives depend on values" in caplog.text
 
 
 def test_gradients_flow_through_the_operator() -> None:
