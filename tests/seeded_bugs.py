@@ -65,6 +65,20 @@ class Verdict:
 
 BUGS = (
     Bug(
+        "promise-not-checked",
+        "fxkd/capture/whole.py",
+        "if size != (promised if promised >= 0 else free.setdefault(promised, size)):",
+        "if False:",
+        "tests/opaque/test_refusals.py",
+    ),
+    Bug(
+        "form-not-guarded",
+        "fxkd/capture/calls.py",
+        '        if notes["by_values"]:\n            self.tape',
+        "        if not notes:\n            self.tape",
+        "tests/opaque/test_refusals.py",
+    ),
+    Bug(
         "clone-dropped",
         "passes/protect_records.py",
         "            _clone_under(graph, node)\n",

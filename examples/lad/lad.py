@@ -113,8 +113,8 @@ def _percent(model: nn.Module, test: Images) -> str:
 def _verdict(differences: list[float]) -> str:
     mean = statistics.mean(differences)
     error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else float("nan")
-    word = "gain" if mean > 0 else "loss"
-    return f"taught minus alone: {100 * mean:+.1f} points, standard error {100 * error:.1f}, a {word} on average"
+    word = f"a {'gain' if mean > 0 else 'loss'}" if abs(mean) > 2 * error else "neither a clear gain nor a loss"
+    return f"taught minus alone: {100 * mean:+.1f} points, standard error {100 * error:.1f}: {word}"
 
 
 if __name__ == "__main__":

@@ -35,6 +35,10 @@ def several(x: Tensor) -> Tensor:
     return (x.detach()[:, 0] > 0).nonzero()[:, 0]
 
 
+def widening(x: Tensor) -> Tensor:
+    return x.detach().repeat(1, 2) if float(x.detach()[0, 0]) > 3 else x.detach()
+
+
 class Special:
     """Is no tensor, number or container."""
 
@@ -79,6 +83,10 @@ def use_fickle(h: Tensor) -> Tensor:
 def use_several(h: Tensor) -> Tensor:
     chosen = several(h)
     return h[chosen] if len(chosen) > 1 else h
+
+
+def use_widening(h: Tensor) -> Tensor:
+    return h.sum() * widening(h).sum()
 
 
 def use_special(h: Tensor) -> Tensor:
@@ -130,6 +138,14 @@ def test_a_form_that_was_not_seen_stops_a_compiled_graph() -> None:
     torch._dynamo.reset()
     with pytest.raises(torch._dynamo.exc.InternalTorchDynamoError, match=r"CaptureError: .*gives now this, now that"):
         step(batch())
+
+
+def test_a_size_that_was_not_seen_stops_a_compiled_graph() -> None:
+    step = compiled("widening")
+    step(batch())
+    message = r"widening' gave \(4, 8\) of torch.float32 at this step, .* only while it gives \(4, 4\)"
+    with pytest.raises(GuardError, match=message):
+        step(90 * batch())
 
 
 def test_sizes_that_a_compiled_graph_has_to_know(caplog: pytest.LogCaptureFixture) -> None:
