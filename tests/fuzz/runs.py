@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, event, given, seed, settings
 from tests.fuzz.example import Example, PlainRaises, Refused, check, examples
 
 MOST_REFUSED = 0.1
+TOLD = 250  # how often a long run says where it is
 logging.getLogger("torch._subclasses.fake_tensor").disabled = True  # that a size is not taken is no news
 
 
@@ -55,8 +56,7 @@ class Tally:
         """Say it in lines."""
         kinds = [f"{count:6} {count / self.count:7.2%}  {kind}" for kind, count in self.kinds.most_common()]
         reasons = [f"{count:6}  {reason}" for reason, count in self.reasons.most_common()]
-        wrong = [f"wrong, number {number}: {example}\n{lines}" for number, example, lines in self.wrong]
-        return "\n".join([f"{self.count:6} examples", *kinds, *reasons, *wrong])
+        return "\n".join([f"{self.count:6} examples", *kinds, *reasons])
 
 
 def run(count: int, number: int, *, depth: int = 1, goes_on: bool = True, shrinks: bool = False) -> Tally:
@@ -92,3 +92,7 @@ def one(tally: Tally, example: Example, *, goes_on: bool) -> None:
     except Exception:
         if not goes_on:
             raise
+        number, example, lines = tally.wrong[-1]
+        print(f"wrong, number {number}: {example}\n{lines}", flush=True)
+    if goes_on and tally.count % TOLD == 0:
+        print(tally.table(), flush=True)
