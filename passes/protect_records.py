@@ -4,18 +4,18 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, fx
+from torch import fx
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
-from torch.utils import _pytree as pytree
 
 from fxkd.capture.structure import tensors
 from fxkd.passes.insert_deliveries import cut, deliver
 from fxkd.passes.insert_records import record
+from fxkd.records import cloned
 
 
 def clone(value: Any) -> Any:
     """Copy every tensor inside ``value``; gradients flow through."""
-    return pytree.tree_map_only(Tensor, Tensor.clone, value)
+    return cloned(value)
 
 
 @dataclass(frozen=True)

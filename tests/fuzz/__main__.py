@@ -12,7 +12,7 @@ from tests.support import torchvision_shim
 
 torchvision_shim.install()
 
-from tests.fuzz.runs import MOST_REFUSED, run  # noqa: E402 (after the shim)
+from tests.fuzz.runs import MOST_REFUSED, WrongExample, run  # noqa: E402 (after the shim)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,10 +21,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--examples", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--depth", type=int, default=1, help="how deep blocks lie in blocks")
-    parser.add_argument("--shrink", action="store_true", help="stop at the first that is wrong, made small")
+    parser.add_argument("--first", action="store_true", help="stop at the first that is wrong")
+    parser.add_argument("--shrink", action="store_true", help="make the first that is wrong small")
     given = parser.parse_args(arguments)
     start = time.process_time()
-    tally = run(given.examples, given.seed, depth=given.depth, goes_on=not given.shrink, shrinks=given.shrink)
+    try:
+        how = {"goes_on": not (given.shrink or given.first), "shrinks": given.shrink}
+        tally = run(given.examples, given.seed, depth=given.depth, **how)
+    except WrongExample as error:
+        print(error)
+        return 1
     print(f"seed {given.seed}, depth {given.depth}, {time.process_time() - start:.0f} CPU seconds")
     print(tally.table())
     return 1 if tally.wrong or tally.refused > MOST_REFUSED else 0

@@ -15,13 +15,21 @@ TOLD = 250  # how often a long run says where it is
 logging.getLogger("torch._subclasses.fake_tensor").disabled = True  # that a size is not taken is no news
 
 
+class WrongExample(Exception):
+    """An example that is wrong: its number, itself and what happened."""
+
+    def __init__(self, number: int, example: Example, error: Exception) -> None:
+        lines = "".join(traceback.format_exception(error)[-3:])
+        super().__init__(f"wrong, number {number}: {example}\n{lines}")
+
+
 @dataclass
 class Tally:
     """What came of a run: how many examples of each kind, why some were refused, and which are wrong."""
 
     kinds: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    wrong: list[tuple[int, Example, str]] = field(default_factory=list)
+    wrong: list[WrongExample] = field(default_factory=list)
 
     @property
     def count(self) -> int:
@@ -37,7 +45,7 @@ class Tally:
         """Run an example and count it.
 
         Raises:
-            Exception: The example is wrong: fxkd gives something else than plain PyTorch, or raises an error of others.
+            WrongExample: fxkd gives something else than plain PyTorch, or raises an error that is not its own.
         """
         try:
             kind = check(example)
@@ -46,9 +54,9 @@ class Tally:
             self.reasons[f"{kind}: {str(reason).splitlines()[0][:110]}"] += 1
         except Exception as error:
             self.kinds["wrong"] += 1
-            lines = "".join(traceback.format_exception(error)[-3:])
-            self.wrong.append((self.count, example, lines))
-            raise
+            wrong = WrongExample(self.count, example, error)
+            self.wrong.append(wrong)
+            raise wrong from error
         self.kinds[kind] += 1
         event(kind)
 
@@ -89,10 +97,9 @@ def one(tally: Tally, example: Example, *, goes_on: bool) -> None:
     """Run one of them."""
     try:
         tally.add(example)
-    except Exception:
+    except WrongExample as wrong:
         if not goes_on:
             raise
-        number, example, lines = tally.wrong[-1]
-        print(f"wrong, number {number}: {example}\n{lines}", flush=True)
+        print(wrong, flush=True)
     if goes_on and tally.count % TOLD == 0:
         print(tally.table(), flush=True)
