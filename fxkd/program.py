@@ -215,7 +215,11 @@ def default_passes(
             one_model=spec.self_distillation,
             several=several,
         ),
-        *((ProtectRecords(),) if clone_records else ()),
+        *(
+            (ProtectRecords(() if spec.teacher_grad or spec.self_distillation else ("teacher",)),)
+            if clone_records
+            else ()
+        ),
         Prune(("student", "teacher") if spec.teacher_trainable else ("student",)),
     )
 

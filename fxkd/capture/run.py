@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fxkd import patcher
+from fxkd.capture.anew import make_anew
 from fxkd.capture.attributes import REMEDY as WRITTEN
 from fxkd.capture.blame import blamed
 from fxkd.capture.calls import Named
@@ -17,12 +18,17 @@ from fxkd.capture.inputs import Inputs, Layout, split, with_rows
 from fxkd.capture.lines import drawing_line, quiet_log, raising_line
 from fxkd.capture.plan import Plan
 from fxkd.capture.preserve import preserved, shift_drawn_state
-from fxkd.capture.probe import grown, other_sizes, pin, same_program, size_classes
+from fxkd.capture.probe import grown, made_anew, other_objects, other_sizes, pin, same_program, size_classes
 from fxkd.capture.tape import Tape
 from fxkd.capture.tidy import tidy
 from fxkd.capture.trace import REMEDY, Known, MustOpen, MustSee, trace
 from fxkd.errors import CaptureError
 from fxkd.points import held_at, original
+
+FILLED = (
+    "and gives it to a module that is one node; it cannot be copied, so a graph cannot do that again: let the model do "
+    "without it (transformers: use_cache=False), or use backend='eager'"
+)
 
 
 def capture(
@@ -68,6 +74,7 @@ def capture(
         if not sketch:
             _refuse_frozen_draws(plan, known, tape)
         frozen = [] if sketch else _frozen_sizes(plan, known, tape)
+    make_anew(tape.graph, tape.constants, tape.written_down)
     tidy(tape.graph)
     pin(tape.graph, frozen)
     return Captured(
@@ -154,9 +161,15 @@ def _refuse_unsteady(plan: Plan, known: Known, tape: Tape) -> None:
     """Run once more on what the first run left behind: the next step must be the same program."""
     again = trace(plan, known, tape.mode)
     names = ", ".join(map(repr, tape.written))
-    if not same_program(tape.graph, again.graph, tape.constants, again.constants):
+    if not same_program(tape, again):
+        made = ", ".join(other_objects(tape, again))
+        if made:
+            raise CaptureError(f"{plan.name}: the forward makes {made} at each call, {FILLED}")
         what = f"reads and changes {names}" if names else "does something else at the second call than at the first"
         raise CaptureError(f"{plan.name}: the forward {what}; {WRITTEN}")
+    tape.written_down = made_anew(tape, again)
+    for key in tape.written_down:
+        tape.note_anew(key)
     if names:
         tape.notes.append(f"the forward changes {names}, on which nothing in the graph depends; the graph does not")
 
@@ -179,7 +192,7 @@ def _refuse_frozen_draws(plan: Plan, known: Known, tape: Tape) -> None:
         other = _recorded(flipped, _discovered(flipped, known, other_draws=True))
     except Exception:  # noqa: BLE001 (rows that are no samples)
         other = _recorded(plan, _discovered(plan, known, other_draws=True))
-    if not same_program(tape.graph, other.graph, tape.constants, other.constants):
+    if not same_program(tape, other):
         raise CaptureError(
             f"{plan.name}: Python code works on what a named function gives ({', '.join(map(repr, plan.places))}) in a "
             "way that a graph cannot follow, so that it would be the same at every step: name the function that does "
@@ -210,6 +223,6 @@ def _is_frozen(plan: Plan, known: Known, tape: Tape, places: list[tuple[str, int
                 return True
             continue
         taken = True
-        if not same_program(tape.graph, other.graph, tape.constants, other.constants):
+        if not same_program(tape, other):
             return True
     return not taken

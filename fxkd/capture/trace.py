@@ -17,6 +17,7 @@ from fxkd.capture.discover import Outcome
 from fxkd.capture.held import Parts, noted_reads
 from fxkd.capture.inputs import Inputs, split
 from fxkd.capture.lines import raising_line
+from fxkd.capture.operations import Operations
 from fxkd.capture.plan import Plan
 from fxkd.capture.recording import Recording
 from fxkd.capture.regions import recorded_regions
@@ -91,18 +92,26 @@ def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
         stack.enter_context(recorded_regions(tape))
         stack.enter_context(patched(builtins, "range", lambda original: PinningRange))
         stack.enter_context(noted_reads(tape))
-        stack.enter_context(Recording(tape))
+        stack.enter_context(Recording(tape, Operations(tape, plan.operations)))
         tape.listening = True
         value = _run(plan, given, calls)
         tape.listening = False
         for point in plan.points:
             if point.kind == "Parameter":
                 tape.mark(find_parameter(plan.model, point.path), PointCall(point, 0))
-        tape.graph.output(tape.argument(value)).meta["val"] = value
+        tape.graph.output(_given_back(plan, tape, value)).meta["val"] = value
         tape.written = attributes.changed(plan.paths, calls.ran_whole) if is_first else []
     if calls.must_open - known.opened:
         raise MustOpen(calls.must_open & plan.paths.keys())
     return tape
+
+
+def _given_back(plan: Plan, tape: Tape, value: Any) -> Any:
+    """Turn what the model gives into an argument; what leaves filled by a side way opens them."""
+    try:
+        return tape.argument(value)
+    except LeakedTensor as leak:
+        raise MustOpen({id(plan.model.get_submodule(leaf)) for leaf in leak.leaves}) from leak
 
 
 def _placeholders(plan: Plan, tape: Tape, mode: FakeTensorMode) -> list[Tensor]:
@@ -124,7 +133,7 @@ def _run(plan: Plan, given: Inputs, calls: Calls) -> Any:
     try:
         value = plan.model(*given.args, **given.kwargs)
     except LeakedTensor as leak:
-        raise MustOpen({id(plan.model.get_submodule(leak.leaf))}) from leak
+        raise MustOpen({id(plan.model.get_submodule(leaf)) for leaf in leak.leaves}) from leak
     except Exception as error:
         if calls.must_see:
             raise MustSee(calls.must_see) from error

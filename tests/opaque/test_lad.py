@@ -75,7 +75,7 @@ class Says(nn.Module):
         return self.told
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["graph", "eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_the_student_learns_by_the_assignment_of_the_teacher(way: str) -> None:
     import lad
     import lad_detector

@@ -149,7 +149,7 @@ MIXUP: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("mode", ["batch", "elem", pytest.param("pair", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["batch", *(pytest.param(mode, marks=SLOW) for mode in ("elem", "pair"))])
 def test_both_models_see_the_same_mix(mode: str, way: str) -> None:
     spy = Spy(timm.data.Mixup, "__call__")
 
@@ -207,7 +207,7 @@ MASKED: dict[str, Any] = {
 
 
 @pytest.mark.filterwarnings("ignore:To copy construct from a tensor", "ignore:Dynamo detected a call")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["graph", "eager", pytest.param("compiled", marks=SLOW)])
 def test_one_mask_for_both_models(way: str) -> None:
     spy = Spy(speech, "_compute_mask_indices")
 

@@ -145,7 +145,7 @@ def test_a_size_that_was_not_seen_stops_a_compiled_graph() -> None:
     step(batch())
     message = r"widening' gave \(4, 8\) of torch.float32 at this step, .* only while it gives \(4, 4\)"
     with pytest.raises(GuardError, match=message):
-        step(90 * batch())
+        step(-90 * batch())
 
 
 def test_sizes_that_a_compiled_graph_has_to_know(caplog: pytest.LogCaptureFixture) -> None:
