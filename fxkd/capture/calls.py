@@ -81,6 +81,7 @@ class Calls:
         self.ran_whole: set[int] = set()
         self._inside: list[nn.Module] = []
         self._function: str | None = None
+        self._is_trying = False
         self._counts: Counter[PointName] = Counter()
         self._leaf_counts: Counter[int] = Counter()
 
@@ -182,7 +183,8 @@ class Calls:
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
                 if not self.tape.listening:
-                    self._refuse_unheard(named)
+                    if not self._is_trying:
+                        self._refuse_unheard(named)
                     return original(*args, **kwargs)
                 taken = self._mark_inputs(named.points, call_inputs, (given(args, kwargs), args[own:], kwargs))
                 if named.outcomes is None:
@@ -248,9 +250,11 @@ class Calls:
         path = named.place.path
         if path not in self.kinds:
             drawn, own_drawn = drawn_state(), self.generators.states()
+            self._is_trying = True
             with quiet(self.tape):
                 given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
                 runs, moved = _runs(named.function, *given), drawn_state() != drawn
+            self._is_trying = False
             self.kinds[path] = (DRAWS if moved else "") if runs else VALUES
             set_drawn_state(drawn)
             self.generators.put_back(own_drawn)
