@@ -194,7 +194,8 @@ def _check_delivery(giver: Ran, taker: Ran, delivery: Delivery, where: str, prob
         except PointError as error:
             problems.found.append(str(error))
             return
-        difference = _difference(one, other, gives, takes)
+        free = bool(source.meta.get("by_values") and target.meta.get("by_values"))
+        difference = _difference(one, other, gives, takes, free)
         if difference:
             problems.add(where, f"call {index} of {point.path!r} {difference}")
 
@@ -208,18 +209,23 @@ def _times(calls: Iterable[Any]) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _difference(given: Any, taken: Any, gives: str, takes: str) -> str:
-    """Say how a value differs in form from the one it replaces; nothing if it fits."""
+def _difference(given: Any, taken: Any, gives: str, takes: str, free: bool) -> str:
+    """Say how a value differs in form from the one it replaces; nothing if it fits. ``free`` leaves out sizes."""
     (left, left_form), (right, right_form) = pytree.tree_flatten(given), pytree.tree_flatten(taken)
     if left_form != right_form:
         return f"gives a {type(given).__name__} in the {gives} that is built otherwise than in the {takes}"
     for one, other in zip(left, right, strict=True):
-        if _form(one) != _form(other):
+        if _form(one) != _form(other) and not (free and _kind(one) == _kind(other)):
             return (
                 f"gives {_form(one)} in the {gives} and {_form(other)} in the {takes}: a delivered value must fit "
                 "where it is put"
             )
     return ""
+
+
+def _kind(value: Any) -> Any:
+    """Give what of a value's form its sizes do not decide."""
+    return (value.dim(), value.dtype) if isinstance(value, Tensor) else type(value)
 
 
 def _form(value: Any) -> str:

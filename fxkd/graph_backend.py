@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fxkd.capture import Inputs, split
 from fxkd.capture.preserve import random_states, set_random_states
-from fxkd.errors import CaptureError, GuardError
+from fxkd.capture.whole import undecided
+from fxkd.errors import CaptureError, FxkdError, GuardError
 from fxkd.gradients import gradient
 from fxkd.passes.protect_records import clone
 from fxkd.program import Program, sizes
@@ -130,10 +131,33 @@ class GraphBackend:
         try:
             if program.compiled is None or self.is_plain:
                 return program.module(*values)  # type: ignore[no-any-return]
-            result = program.compiled(*values)
+            result = self._run_compiled(program, values)
             return clone(result) if self.is_replayed else result  # type: ignore[no-any-return]
         finally:
             torch.set_grad_enabled(grad)
+
+    def _run_compiled(self, program: Program, values: list[Tensor]) -> Any:
+        """Run what torch.compile made, and say in our own words what it cannot do with functions run on values."""
+        try:
+            return program.compiled(*values)
+        except Exception as error:
+            own = own_reason(error, program.module.graph)
+            if own is None or own is error:
+                raise
+            raise own from error
+
+
+def own_reason(error: Exception, graph: fx.Graph) -> Exception | None:
+    """Give the error of fxkd's own behind one of torch.compile, or say that sizes that values decide are behind it."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, FxkdError):
+            return found
+        found = found.__cause__ or found.__context__
+    names = sorted({repr(node.meta["function"]) for node in graph.nodes if node.meta.get("by_values")})
+    if not names or "data-dependent" not in str(error):
+        return None
+    return CaptureError(undecided(", ".join(names)))
 
 
 def replays(compile_options: dict[str, Any]) -> bool:

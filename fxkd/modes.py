@@ -8,7 +8,7 @@ from torch import fx, nn
 from torch.fx.node import map_aggregate
 
 from fxkd.capture.probe import guard_shape, same_constant
-from fxkd.capture.tape import guard
+from fxkd.capture.tape import guard, guard_form
 
 Flags = dict[nn.Module, bool]
 
@@ -74,7 +74,7 @@ def _differences(one: fx.GraphModule, other: fx.GraphModule) -> list[Difference]
             elif not same_constant(x, y):
                 found.append(Difference(left, place, x, y))
         same[right] = left
-    return None if any(difference.node.target in (guard, guard_shape) for difference in found) else found
+    return None if any(difference.node.target in (guard, guard_form, guard_shape) for difference in found) else found
 
 
 def _taken_apart(node: fx.Node) -> tuple[list[Any], Any]:

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.infra.pass_base import PassBase
 
 from fxkd.capture import Captured, Inputs, Layout, split
-from fxkd.capture.tape import guard
+from fxkd.capture.tape import guard, guard_form
 from fxkd.checks import Ran, check_calls, delivered_point, point_of, runs
 from fxkd.errors import Problems
 from fxkd.modes import merge
@@ -72,7 +72,7 @@ class Program:
 
     def __post_init__(self) -> None:
         """Note whether sizes of inputs decide all, so that what once held for them holds again."""
-        guards = [node for node in self.module.graph.nodes if node.target is guard]
+        guards = [node for node in self.module.graph.nodes if node.target in (guard, guard_form)]
         self.is_certain = not any(_looks_at_value(node.args[0]) for node in guards)
 
     def fits(self, spec: Any, tensors: list[Tensor], constants: list[Any]) -> bool:
@@ -215,7 +215,11 @@ def default_passes(
             one_model=spec.self_distillation,
             several=several,
         ),
-        *((ProtectRecords(),) if clone_records else ()),
+        *(
+            (ProtectRecords(() if spec.teacher_grad or spec.self_distillation else ("teacher",)),)
+            if clone_records
+            else ()
+        ),
         Prune(("student", "teacher") if spec.teacher_trainable else ("student",)),
     )
 

@@ -1,14 +1,16 @@
 """What one record is: a value as it was, the inputs of a call, and a part of either."""
 
 import copy
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import Context, register_pytree_node, tree_map_only
+from torch.utils._pytree import Context, register_pytree_node, tree_map
 
 from fxkd.errors import PointError, did_you_mean
 from fxkd.points import Place, class_attribute, described_like, original
@@ -48,9 +50,26 @@ def _unflatten(values: Any, keywords: Context) -> CallInputs:
 register_pytree_node(CallInputs, _flatten, _unflatten, serialized_type_name="fxkd.eager.CallInputs")
 
 
+def with_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Apply a function to the tensors in a value; containers that torch's pytree knows and dataclasses keep their type.
+
+    >>> with_tensors(torch.neg, {"a": (torch.ones(1), "label")})
+    {'a': (tensor([-1.]), 'label')}
+    """
+
+    def leaf(one: Any) -> Any:
+        if isinstance(one, Tensor):
+            return function(one)
+        if not dataclasses.is_dataclass(one) or isinstance(one, type):
+            return one
+        return type(one)(**{field.name: with_tensors(function, getattr(one, field.name)) for field in fields(one)})
+
+    return tree_map(leaf, value)
+
+
 def cloned(value: Any) -> Any:
-    """Clone the tensors in a value, gradients flow; containers that torch's pytree knows keep their type."""
-    return tree_map_only(Tensor, torch.clone, value)
+    """Clone the tensors in a value, gradients flow."""
+    return with_tensors(torch.clone, value)
 
 
 def detached(value: Any) -> Any:
@@ -59,7 +78,7 @@ def detached(value: Any) -> Any:
     >>> detached((torch.ones(1, requires_grad=True) * 2, "label"))
     (tensor([2.]), 'label')
     """
-    return tree_map_only(Tensor, Tensor.detach, value)
+    return with_tensors(Tensor.detach, value)
 
 
 def module_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

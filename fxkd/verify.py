@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fxkd.capture import Inputs
+from fxkd.capture.inputs import with_rows
 from fxkd.capture.preserve import drawn_state, preserved, seed_everything
 from fxkd.capture.structure import tensors
 from fxkd.closeness import apart, largest
@@ -89,7 +90,7 @@ def other_rows(inputs: Inputs) -> Inputs:
     >>> other_rows(Inputs((torch.tensor([1, 2]),))).args[0].tolist()
     [2, 1]
     """
-    return _with_rows(inputs, lambda tensor: tensor.flip(0))
+    return with_rows(inputs, lambda tensor: tensor.flip(0))
 
 
 def more_rows(inputs: Inputs) -> Inputs:
@@ -98,21 +99,7 @@ def more_rows(inputs: Inputs) -> Inputs:
     >>> more_rows(Inputs((torch.tensor([1, 2]),))).args[0].tolist()
     [2, 1, 2]
     """
-    return _with_rows(inputs, lambda tensor: torch.cat((tensor.flip(0), tensor[-1:])))
-
-
-def _with_rows(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
-    """Change the rows of every tensor that has as many as the first one."""
-    given = [tensor for tensor in tensors((inputs.args, inputs.kwargs)) if tensor.dim()]
-    count = given[0].shape[0] if given else 0
-
-    def changed(tensor: Tensor) -> Tensor:
-        if not count or not tensor.dim() or tensor.shape[0] != count:
-            return tensor
-        return change(tensor.detach()).requires_grad_(tensor.requires_grad)
-
-    args, kwargs = pytree.tree_map_only(Tensor, changed, (inputs.args, inputs.kwargs))
-    return Inputs(args, kwargs)
+    return with_rows(inputs, lambda tensor: torch.cat((tensor.flip(0), tensor[-1:])))
 
 
 def _run(step: Step, call: Inputs, parts: Mapping[str, nn.Module], seed: int, backward: bool) -> Run:

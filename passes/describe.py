@@ -44,7 +44,7 @@ FUNCTIONS: dict[Any, str] = {
     _enter_autocast: "mode",
     _exit_autocast: "mode",
 }
-GUARDS = ("fxkd.capture.tape.guard", "fxkd.capture.probe.guard_shape")
+GUARDS = ("fxkd.capture.tape.guard", "fxkd.capture.probe.guard_shape")  # and guard_form
 HOLDERS = {"connectors", "losses"}
 MOST_SHAPES = 3
 

@@ -59,12 +59,12 @@ class InsertDeliveries(PassBase):
                     _substitute(graph, source, target, name, index)
                 modified = True
         for node in [node for node in graph.nodes if node.target is deliver] if self.is_cut else ():
-            _cut(graph, node)
+            cut(graph, node)
         return PassResult(graph_module, modified)
 
 
-def _cut(graph: fx.Graph, node: fx.Node) -> None:
-    """Detach what a delivery hands over."""
+def cut(graph: fx.Graph, node: fx.Node) -> None:
+    """Detach what a delivery or a record holds."""
     source: Any = node.args[0]
     with graph.inserting_before(node):
         cut = graph.call_function(detached, (source,))

@@ -195,11 +195,19 @@ def _own_loss(graph: fx.Graph, own: OwnLoss, returned: Any, value: Any, name: st
 
 
 def returned_losses(value: Any) -> dict[str, Any]:
-    """Give the losses among what a model returned: its entries, or its attribute, whose name contains ``loss``."""
+    """Give the losses among what a model returned: its entries, or its attribute, whose name contains ``loss``.
+
+    A mapping beside the entry ``loss`` says what that is made of, and counts for nothing.
+
+    >>> sorted(returned_losses({"loss": 1, "loss_dict": {"loss_ce": 1}, "loss_aux": 2, "logits": 3}))
+    ['loss', 'loss_aux']
+    """
     if isinstance(value, Mapping):
-        return {name: part for name, part in value.items() if "loss" in str(name) and part is not None}
-    found = getattr(value, "loss", None)
-    return {"loss": found} if isinstance(found, Tensor) else {}
+        found = {name: part for name, part in value.items() if "loss" in str(name) and part is not None}
+        has_total = isinstance(found.get("loss"), (Tensor, int, float))
+        return {name: part for name, part in found.items() if not (has_total and isinstance(part, Mapping))}
+    attribute = getattr(value, "loss", None)
+    return {"loss": attribute} if isinstance(attribute, Tensor) else {}
 
 
 def _returned_losses(graph: fx.Graph, returned: Any, value: Any) -> list[fx.Node]:

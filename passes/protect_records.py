@@ -1,20 +1,21 @@
 """Copy a record whose memory is written to later, so that it holds the value at its point."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, fx
+from torch import fx
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
-from torch.utils import _pytree as pytree
 
 from fxkd.capture.structure import tensors
-from fxkd.passes.insert_deliveries import deliver
+from fxkd.passes.insert_deliveries import cut, deliver
 from fxkd.passes.insert_records import record
+from fxkd.records import cloned
 
 
 def clone(value: Any) -> Any:
     """Copy every tensor inside ``value``; gradients flow through."""
-    return pytree.tree_map_only(Tensor, Tensor.clone, value)
+    return cloned(value)
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,18 @@ class ProtectRecords(PassBase):
     """Put a ``clone`` under each record and delivery that a later in-place operation would change, and no other.
 
     Uses ``node.meta["storages"]`` and ``node.meta["mutates"]``, which the capture measured.
+
+    Args:
+        frozen: Sides that run without gradients: where they record or hand over an input of the call as it is, no
+            gradient flows back to the input by that way, as by no other way through them.
     """
+
+    frozen: Collection[str] = ()
 
     def call(self, graph_module: fx.GraphModule) -> PassResult:
         """Clone what is written to later."""
         graph, exposed = graph_module.graph, []
+        open_ways = [node for node in graph.nodes if self._is_way_to_inputs(node)]
         written: set[int] = set()
         for node in reversed(graph.nodes):
             if node.target is record and written & node.meta["storages"]:
@@ -38,7 +46,19 @@ class ProtectRecords(PassBase):
         delivered = [node for node in delivered if _is_written_between(node.args[0], node) or _is_torn(node)]
         for node in delivered:
             _clone_behind(graph, node)
-        return PassResult(graph_module, modified=bool(exposed or delivered))
+        for node in open_ways:
+            cut(graph, node)
+        return PassResult(graph_module, modified=bool(exposed or delivered or open_ways))
+
+    def _is_way_to_inputs(self, node: fx.Node) -> bool:
+        """Tell whether a frozen side records or hands over memory of an input."""
+        if node.target not in (record, deliver) or not self.frozen:
+            return False
+        by_frozen = str(node.args[1]).partition(".")[0] in self.frozen
+        if node.target is deliver:
+            by_frozen = node.meta["side"] not in self.frozen
+        held = (input.meta.get("storages", frozenset()) for input in node.graph.find_nodes(op="placeholder"))
+        return by_frozen and bool(node.meta.get("storages", frozenset()) & frozenset().union(*held))
 
 
 def _is_written_between(source: Any, reader: fx.Node) -> bool:

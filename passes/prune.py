@@ -11,10 +11,10 @@ from torch.autograd.grad_mode import _enter_inference_mode, _exit_inference_mode
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fxkd.capture.probe import guard_shape
-from fxkd.capture.tape import guard
+from fxkd.capture.tape import guard, guard_form
 from fxkd.passes.describe import describe
 
-GUARDS = (guard, guard_shape)
+GUARDS = (guard, guard_form, guard_shape)
 MODES = (
     torch._C._set_grad_enabled,
     _enter_autocast,

@@ -228,7 +228,7 @@ BUGS = (
     Bug(
         "sizes-always-free",
         "fxkd/capture/run.py",
-        "if _is_frozen(plan, opened, tape, places) for place in places]",
+        "if _is_frozen(plan, known, tape, places) for place in places]",
         "if False for place in places]",
         "tests/capture/test_run.py",
     ),
@@ -350,6 +350,20 @@ BUGS = (
         "(call.args, call.kwargs)) if tensor.requires_grad]\n    wanted |=",
         "(call.args, call.kwargs)) if False]\n    wanted |=",
         "tests/test_data_free.py",
+    ),
+    Bug(
+        "promise-not-checked",
+        "fxkd/capture/whole.py",
+        "if size != (promised if promised >= 0 else free.setdefault(promised, size)):",
+        "if False:",
+        "tests/opaque/test_refusals.py",
+    ),
+    Bug(
+        "form-not-guarded",
+        "fxkd/capture/calls.py",
+        '        if notes["by_values"]:\n            self.tape',
+        "        if not notes:\n            self.tape",
+        "tests/opaque/test_refusals.py",
     ),
 )
 

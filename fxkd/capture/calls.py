@@ -11,21 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
 from fxkd.capture.captured import PointCall, PointName, call_inputs
 from fxkd.capture.discover import Outcome
 from fxkd.capture.generators import Generators
 from fxkd.capture.held import Parts
-from fxkd.capture.lines import current_line, name_in_use
+from fxkd.capture.lines import current_line, name_in_use, quiet_log
 from fxkd.capture.preserve import Contents, drawn_state, set_drawn_state
 from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages, tensors, versions, written
-from fxkd.capture.tape import CONSTANTS, Tape, guard
-from fxkd.errors import CaptureError
+from fxkd.capture.tape import CONSTANTS, Tape, guard, guard_form, kind_of
+from fxkd.capture.whole import as_whole, keep_objects
+from fxkd.errors import CaptureError, FxkdError
 from fxkd.patcher import patched
 from fxkd.points import Place
 from fxkd.records import bound_arguments, function_inputs, module_inputs
+
+DRAWS, VALUES = "draws", "values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class Calls:
         points: The points named on modules, by the module's identity.
         parts: What the modules held when the recording began.
         generators: Random generators of the model's own.
+        seen: What leaves that do not run on fake tensors gave on values, call by call, by the module's identity.
+        kinds: What named functions do that fake tensors do not show, by path; filled as they are met.
     """
 
     def __init__(
@@ -65,14 +71,19 @@ class Calls:
         points: dict[int, tuple[PointName, ...]],
         parts: Parts,
         generators: Generators,
+        seen: dict[int, list[Outcome | None]],
+        kinds: dict[str, str],
     ) -> None:
         self.tape, self.paths, self.opened, self.points = tape, paths, opened, points
-        self.parts, self.generators = parts, generators
+        self.parts, self.generators, self.seen, self.kinds = parts, generators, seen, kinds
         self.must_open: set[int] = set()
+        self.must_see: set[int] = set()
         self.ran_whole: set[int] = set()
         self._inside: list[nn.Module] = []
         self._function: str | None = None
+        self._is_trying = False
         self._counts: Counter[PointName] = Counter()
+        self._leaf_counts: Counter[int] = Counter()
 
     # Modules
 
@@ -130,7 +141,7 @@ class Calls:
             self._inside.append(module)
             try:
                 with _Observer(tape, path):
-                    value = original(module, *args, **kwargs)
+                    value = self._run_leaf(original, module, args, kwargs)
             finally:
                 self._inside.pop()
             tape.left()
@@ -144,6 +155,25 @@ class Calls:
             node.meta["takes"] = taken
         return self._bind_call(value, node, points)
 
+    def _run_leaf(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Run a leaf on fake tensors; of one that does not run so, give what it gave on values."""
+        if id(module) not in self.seen:
+            try:
+                return original(module, *args, **kwargs)
+            except FxkdError:
+                raise
+            except Exception:
+                self.must_see.add(id(module))
+                raise
+        outcomes, index = self.seen[id(module)], self._leaf_counts[id(module)]
+        self._leaf_counts[id(module)] += 1
+        if index >= len(outcomes):
+            raise CaptureError(
+                f"the module {self.paths[id(module)]!r} was called {len(outcomes)} times in one run and more in another"
+            )
+        outcome = outcomes[index]
+        return outcome.replay(tensors((args, kwargs)), self.tape.mode) if outcome else original(module, *args, **kwargs)
+
     # Named functions
 
     def wrap_function(self, named: Named) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -153,7 +183,8 @@ class Calls:
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
                 if not self.tape.listening:
-                    self._refuse_unheard(named)
+                    if not self._is_trying:
+                        self._refuse_unheard(named)
                     return original(*args, **kwargs)
                 taken = self._mark_inputs(named.points, call_inputs, (given(args, kwargs), args[own:], kwargs))
                 if named.outcomes is None:
@@ -191,10 +222,15 @@ class Calls:
         if calls >= len(outcomes):
             raise CaptureError(f"{named.place.path!r} was called {len(outcomes)} times in one run and more in another")
         outcome, given = outcomes[calls], tensors((args, kwargs))
-        node = self.tape.emit(_callable_in_code(named.function), args, kwargs)
+        kind = self._kind(named, args, kwargs)
+        notes["by_values"] = kind == VALUES
+        path, function = named.place.path, named.function
+        keep_objects((args, kwargs))
+        node = self.tape.emit(as_whole(function, path) if kind else _callable_in_code(function), args, kwargs)
         shared = storages([given[index] for index in outcome.viewed])
         with quiet(self.tape):
             value = outcome.replay(given, self.tape.mode)
+            form = kind_of(value)
         node.meta.update(
             function=named.place.path,
             mutates=storages([given[index] for index in outcome.changed]),
@@ -202,7 +238,27 @@ class Calls:
             stateful=True,
             **notes,
         )
+        if notes["by_values"]:
+            self.tape.graph.call_function(guard_form, (node, form, current_line()))
         return self._bind_call(value, node, named.points)
+
+    def _kind(self, named: Named, args: Any, kwargs: Any) -> str:
+        """Tell what a function does that fake tensors do not show.
+
+        Either it does not run without values, so that they may decide the sizes of what it gives, or it draws.
+        """
+        path = named.place.path
+        if path not in self.kinds:
+            drawn, own_drawn = drawn_state(), self.generators.states()
+            self._is_trying = True
+            with quiet(self.tape):
+                given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
+                runs, moved = _runs(named.function, *given), drawn_state() != drawn
+            self._is_trying = False
+            self.kinds[path] = (DRAWS if moved else "") if runs else VALUES
+            set_drawn_state(drawn)
+            self.generators.put_back(own_drawn)
+        return self.kinds[path]
 
     def wrap_apply(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Stand for ``torch.autograd.Function.apply``: one node, so that its own backward is kept."""
@@ -300,6 +356,16 @@ def _callable_in_code(function: Callable[..., Any]) -> Callable[..., Any]:
 
     call.__name__ = call.__qualname__ = name.replace(".", "_")
     return call
+
+
+def _runs(function: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+    """Tell whether a function runs on fake tensors without a word."""
+    try:
+        with quiet_log(), torch.no_grad():
+            function(*args, **kwargs)
+    except Exception:  # noqa: BLE001 (whatever it is, values are needed)
+        return False
+    return True
 
 
 class _Observer(TorchFunctionMode):

@@ -1,4 +1,4 @@
-"""The discovery run: on real values, without gradients, to see what named functions give and who calls them."""
+"""The discovery run: on real values, to see what named functions give, who calls them, and what some leaves give."""
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import ExitStack
@@ -15,9 +15,11 @@ from fxkd.capture.inputs import Inputs
 from fxkd.capture.lines import raising_line
 from fxkd.capture.structure import storages, tensors
 from fxkd.capture.twins import fake_of, fake_twins
+from fxkd.capture.whole import note, whole_of
 from fxkd.errors import CaptureError
 from fxkd.patcher import patched
 from fxkd.points import Place
+from fxkd.points import original as original_of
 
 
 class ValuesNeededError(CaptureError):
@@ -33,7 +35,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one call of a named function did.
+    """What one call of a named function, or of a module that does not run without values, did.
 
     Args:
         value: What it returned.
@@ -47,20 +49,56 @@ class Outcome:
 
     def replay(self, given: list[Tensor], mode: FakeTensorMode) -> Any:
         """Give the same result on fake tensors."""
-        fresh = pytree.tree_map_only(Tensor, mode.from_tensor, self.value)
+        fresh = pytree.tree_map_only(Tensor, lambda tensor: _fake(mode, tensor), self.value)
         return pytree.tree_map_only(Given, lambda place: given[place.index], fresh)
+
+
+def _fake(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
+    """Make a fake of a result, with a gradient where it had one, but without what it was made of."""
+    return fake_of(mode, tensor).detach().requires_grad_(tensor.requires_grad)
 
 
 @dataclass(slots=True)
 class Discovery:
-    """What the run showed: outcomes per function in call order, modules to open, functions that hold points."""
+    """What the run showed: outcomes per function in call order, modules to open, functions that hold points.
+
+    Args:
+        outcomes: What each named function did, by path.
+        opened: The modules in whose forward a point is called.
+        holders: The functions in which a point is called.
+        leaves: What each watched module did, by identity; None for a call that raised.
+    """
 
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
     opened: set[int] = field(default_factory=set)
     holders: set[str] = field(default_factory=set)
+    leaves: dict[int, list[Outcome | None]] = field(default_factory=dict)
 
 
-def discover(model: nn.Module, inputs: Inputs, places: Iterable[Place], point_modules: Container[int]) -> Discovery:
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Leaves of which must be seen on values what they give.
+
+    Args:
+        leaves: Identities of the modules.
+        opened: Those whose forward is recorded: a call below another leaf is none of the recording.
+        grad: Whether the recording is with gradients.
+        on_values: Whether the run is on values, so that what functions gave is kept for a compiled graph.
+    """
+
+    leaves: frozenset[int] = frozenset()
+    opened: frozenset[int] = frozenset()
+    grad: bool = False
+    on_values: bool = True
+
+
+def discover(
+    model: nn.Module,
+    inputs: Inputs,
+    places: Iterable[Place],
+    point_modules: Container[int],
+    watch: Watch = Watch(),
+) -> Discovery:
     """Run ``model`` once; the caller puts its state back.
 
     Args:
@@ -68,8 +106,9 @@ def discover(model: nn.Module, inputs: Inputs, places: Iterable[Place], point_mo
         inputs: Arguments for it; their tensors are copied.
         places: The named functions and methods.
         point_modules: Identities of the modules named as points: a function that calls one cannot be one node.
+        watch: Modules of which is noted what they give, and how to run.
     """
-    found = Discovery()
+    found = Discovery(leaves={leaf: [] for leaf in watch.leaves})
     modules: list[nn.Module] = []
     functions: list[str] = []
 
@@ -81,16 +120,20 @@ def discover(model: nn.Module, inputs: Inputs, places: Iterable[Place], point_mo
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             if id(module) in point_modules:
                 hit()
+            outcomes = found.leaves.get(id(module))
+            is_watched = outcomes is not None and all(id(outer) in watch.opened for outer in modules)
             modules.append(module)
             try:
-                return original(module, *args, **kwargs)
+                if outcomes is None or not is_watched:
+                    return original(module, *args, **kwargs)
+                return _noted(partial(original, module), args, kwargs, outcomes)
             finally:
                 modules.pop()
 
         return call
 
     def watch_function(place: Place) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        outcomes = found.outcomes.setdefault(place.path, [])
+        outcomes, whole = found.outcomes.setdefault(place.path, []), whole_of(original_of(place), place.path)
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
@@ -101,14 +144,17 @@ def discover(model: nn.Module, inputs: Inputs, places: Iterable[Place], point_mo
                 finally:
                     functions.pop()
                 outcomes.append(outcome)
-                return pytree.tree_map_only(Given, lambda g: tensors((args, kwargs))[g.index], outcome.value)
+                value = pytree.tree_map_only(Given, lambda g: tensors((args, kwargs))[g.index], outcome.value)
+                if watch.on_values:
+                    note(whole, args, kwargs, value, outcome.changed)
+                return value
 
             return call
 
         return wrap
 
     copied = pytree.tree_map_only(Tensor, torch.clone, (inputs.args, inputs.kwargs))
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack, torch.set_grad_enabled(watch.grad):
         stack.enter_context(patched(nn.Module, "__call__", watch_module))
         for place in places:
             stack.enter_context(patched(place.owner, place.name, watch_function(place)))
@@ -128,7 +174,7 @@ def discover_without_values(
     args, kwargs = pytree.tree_map_only(Tensor, partial(fake_of, mode), (inputs.args, inputs.kwargs))
     try:
         with fake_twins(model, mode), mode:
-            return discover(model, Inputs(args, kwargs), places, point_modules)
+            return discover(model, Inputs(args, kwargs), places, point_modules, Watch(on_values=False))
     except Exception as error:
         names = ", ".join(repr(place.path) for place in places)
         raise ValuesNeededError(
@@ -147,3 +193,13 @@ def _observe(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappin
     memory = storages(value)
     viewed = tuple(index for index, tensor in enumerate(given) if storages(tensor) & memory)
     return Outcome(pytree.tree_map_only(Tensor, lambda t: places.get(id(t), t), value), viewed, changed)
+
+
+def _noted(
+    module: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], outcomes: list[Outcome | None]
+) -> Any:
+    """Call a watched module; its place among the outcomes is that of the call, also if it raises."""
+    place = len(outcomes)
+    outcomes.append(None)
+    outcomes[place] = outcome = _observe(module, args, kwargs)
+    return pytree.tree_map_only(Given, lambda g: tensors((args, kwargs))[g.index], outcome.value)

@@ -90,6 +90,27 @@ def form_of(value: Any) -> Any:
     return _Former().of(value, 0)
 
 
+def alike(one: Any, other: Any) -> bool:
+    """Tell whether two objects that a forward made, one at each call, are of one kind and content.
+
+    Of a module's tensors only the form can be compared: a recording makes them without values.
+
+    >>> alike(nn.Dropout(0.5), nn.Dropout(0.5)), alike(nn.Dropout(0.5), nn.Dropout(0.1))
+    (True, False)
+    """
+    if not isinstance(one, nn.Module) or not isinstance(other, nn.Module):
+        return bool(form_of(one) == form_of(other))
+    parts, others = dict(one.named_modules()), dict(other.named_modules())
+    return parts.keys() == others.keys() and all(_own_form(parts[name]) == _own_form(others[name]) for name in parts)
+
+
+def _own_form(module: nn.Module) -> Any:
+    """Give the form of what a module itself holds, its parts left out."""
+    plain = {key: value for key, value in module.__dict__.items() if key != "_modules"}
+    held = {key: value for name in ("_parameters", "_buffers") for key, value in plain.pop(name).items()}
+    return type(module), form_of(plain), [(key, None if t is None else _tensor_form(t)) for key, t in held.items()]
+
+
 class _Former:
     """Make forms; an object that holds itself, and parts beyond ``MANY``, count as one thing."""
 

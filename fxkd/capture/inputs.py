@@ -3,7 +3,7 @@
 import inspect
 import keyword
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fxkd.capture.held import form_of
+from fxkd.capture.structure import tensors
 from fxkd.errors import CaptureError
 
 
@@ -41,6 +42,24 @@ class Inputs:
             f"example_inputs is a {type(given).__name__}; give a tuple of positional arguments, "
             "a dict of keyword arguments, or fxkd.Inputs(args, kwargs)"
         )
+
+
+def with_rows(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """Change the rows of every tensor that has as many as the first one.
+
+    >>> with_rows(Inputs((torch.tensor([1, 2]),)), lambda tensor: tensor.flip(0)).args[0].tolist()
+    [2, 1]
+    """
+    given = [tensor for tensor in tensors((inputs.args, inputs.kwargs)) if tensor.dim()]
+    count = given[0].shape[0] if given else 0
+
+    def changed(tensor: Tensor) -> Tensor:
+        if not count or not tensor.dim() or tensor.shape[0] != count:
+            return tensor
+        return change(tensor.detach()).requires_grad_(tensor.requires_grad)
+
+    args, kwargs = pytree.tree_map_only(Tensor, changed, (inputs.args, inputs.kwargs))
+    return Inputs(args, kwargs)
 
 
 @dataclass(frozen=True, slots=True)

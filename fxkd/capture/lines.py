@@ -1,11 +1,14 @@
-"""Where in the model's own code something happens: for guards and messages."""
+"""Where in the model's own code something happens: for guards and messages; and what torch is not to say."""
 
 import linecache
+import logging
 import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -80,3 +83,15 @@ def drawing_line(run: Callable[[], Any], drawn: Callable[[], Any]) -> str:
     finally:
         sys.settrace(previous)
     return found[0] if found else "a line inside a library"
+
+
+@contextmanager
+def quiet_log() -> Iterator[None]:
+    """Let torch not report, nor warn, that a model does not take a size: that is what is being asked."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logger.disabled = before

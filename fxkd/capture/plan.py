@@ -1,6 +1,6 @@
 """What is to be captured, with every name in it resolved."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -31,6 +31,7 @@ class Plan:
         places: The points on each function and method, by path.
         caches: What must be emptied after each run.
         generators: Random generators of the model's own.
+        kinds: What named functions do that fake tensors do not show, by path, as far as that is known.
     """
 
     model: nn.Module
@@ -46,6 +47,7 @@ class Plan:
     places: dict[str, tuple[Place, tuple[PointName, ...]]]
     caches: Caches
     generators: Generators
+    kinds: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(

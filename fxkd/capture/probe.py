@@ -4,17 +4,15 @@ A list indexed by a size, a size in a dict key or in ``math.log``: the interpret
 then the graph of another size is another graph.
 """
 
-import logging
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from math import isnan
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
-from fxkd.capture.tape import Tape, guard
+from fxkd.capture.held import alike
+from fxkd.capture.tape import Tape, guard, guard_form
 from fxkd.errors import GuardError
 
 LARGE = 8
@@ -27,18 +25,6 @@ def size_classes(names: tuple[str, ...], tensors: list[Tensor]) -> list[list[tup
         for dim, size in enumerate(tensor.shape):
             groups.setdefault((dim == 0, size), []).append((name, dim))
     return list(groups.values())
-
-
-@contextmanager
-def quiet_log() -> Iterator[None]:
-    """Let torch not report, nor warn, that a model does not take a size: that is what is being asked."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logger.disabled = before
 
 
 def other_sizes(size: int, *, is_batch: bool, on_values: bool) -> tuple[int, ...]:
@@ -92,6 +78,8 @@ def same_program(tape: Tape, other_tape: Tape) -> bool:
         numbers[left] = numbers[right] = index
         if left.target is guard and right.target is guard and _tells_apart(left, right, numbers):
             return True
+        if left.target is guard_form and right.target is guard_form and left.args[1] != right.args[1]:
+            return numbers[left.args[0]] == numbers[right.args[0]]
         if (left.op, left.target) != (right.op, right.target):
             return False
         if left.op == "get_attr" and not _same_constant(str(left.target), tape, other_tape):
@@ -126,6 +114,8 @@ def _same_constant(target: str, tape: Tape, other: Tape) -> bool:
     one, again = _held(tape, key), _held(other, key)
     if one is again or (isinstance(one, bytes) and one == again):
         return True
+    if isinstance(one, nn.Module):  # one that the forward makes, for a named function
+        return alike(one, again)
     return key in tape.written_down and tape.written_down[key] == other.written_down.get(key)
 
 

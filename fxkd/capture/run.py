@@ -12,16 +12,16 @@ from fxkd.capture.attributes import REMEDY as WRITTEN
 from fxkd.capture.blame import blamed
 from fxkd.capture.calls import Named
 from fxkd.capture.captured import Captured, PointName
-from fxkd.capture.discover import Discovery, discover, discover_without_values
+from fxkd.capture.discover import Discovery, ValuesNeededError, Watch, discover, discover_without_values
 from fxkd.capture.held import held_by, kinds_and_hooks
-from fxkd.capture.inputs import Inputs, Layout, split
-from fxkd.capture.lines import drawing_line
+from fxkd.capture.inputs import Inputs, Layout, split, with_rows
+from fxkd.capture.lines import drawing_line, quiet_log, raising_line
 from fxkd.capture.plan import Plan
 from fxkd.capture.preserve import preserved, shift_drawn_state
-from fxkd.capture.probe import grown, made_anew, other_objects, other_sizes, pin, quiet_log, same_program, size_classes
+from fxkd.capture.probe import grown, made_anew, other_objects, other_sizes, pin, same_program, size_classes
 from fxkd.capture.tape import Tape
 from fxkd.capture.tidy import tidy
-from fxkd.capture.trace import REMEDY, MustOpen, trace
+from fxkd.capture.trace import REMEDY, Known, MustOpen, MustSee, trace
 from fxkd.errors import CaptureError
 from fxkd.points import held_at, original
 
@@ -69,11 +69,11 @@ def capture(
     layout = layout or Layout.of(inputs, model)
     plan = Plan.of(model, inputs, layout, name, tuple(dict.fromkeys(points)), frozenset(whole), grad)
     with patcher.lock, torch.compiler.set_stance("force_eager"), blamed(name, model, inputs, on_values=not sketch):
-        functions, opened = _discovered(plan, on_values=not sketch)
-        tape = _recorded(plan, functions, opened, steady=not sketch)
+        known = _discovered(plan, on_values=not sketch)
+        tape = _recorded(plan, known, steady=not sketch, on_values=not sketch)
         if not sketch:
-            _refuse_frozen_draws(plan, opened, tape)
-        frozen = [] if sketch else _frozen_sizes(plan, opened, tape)
+            _refuse_frozen_draws(plan, known, tape)
+        frozen = [] if sketch else _frozen_sizes(plan, known, tape)
     make_anew(tape.graph, tape.constants, tape.written_down)
     tidy(tape.graph)
     pin(tape.graph, frozen)
@@ -90,17 +90,23 @@ def capture(
     )
 
 
-def _discovered(plan: Plan, *, other_draws: bool = False, on_values: bool = True) -> tuple[list[Named], set[int]]:
-    """Say how each named function is kept, and which modules must be opened."""
-    opened = {id(plan.model)} | plan.ancestors()
+def _discovered(plan: Plan, before: Known | None = None, *, other_draws: bool = False, on_values: bool = True) -> Known:
+    """Say how each named function is kept, which modules must be opened, and what those leaves give that must be seen.
+
+    ``before`` is what was known of the model on other inputs, or before more had to be opened or seen.
+    """
+    opened = {id(plan.model)} | plan.ancestors() | (before.opened if before else set())
+    watch = Watch(frozenset(before.leaves if before else ()), frozenset(opened), plan.grad)
     found = Discovery()
-    if plan.places:
+    if plan.places or watch.leaves:
         with preserved(plan.model, values=on_values):
             if other_draws:
                 shift_drawn_state()
             places = [place for place, _ in plan.places.values()]
-            run = discover if on_values else discover_without_values
-            found = run(plan.model, plan.inputs, places, plan.modules.keys())
+            if on_values:
+                found = discover(plan.model, plan.inputs, places, plan.modules.keys(), watch)
+            else:
+                found = discover_without_values(plan.model, plan.inputs, places, plan.modules.keys())
     functions = []
     for place, points in plan.places.values():
         holds_points = place.path in found.holders
@@ -108,30 +114,52 @@ def _discovered(plan: Plan, *, other_draws: bool = False, on_values: bool = True
             raise CaptureError(f"what {place.path!r} gives is replaced, so no point can lie inside it")
         outcomes = None if holds_points else found.outcomes[place.path]
         functions.append(Named(place, original(place), points, outcomes))
-    return functions, opened | (found.opened & plan.paths.keys())
+    return Known(functions, opened | (found.opened & plan.paths.keys()), found.leaves)
 
 
-def _recorded(plan: Plan, functions: list[Named], opened: set[int], *, steady: bool = False) -> Tape:
-    """Record until nothing more must be opened; ``opened`` grows. ``steady`` checks that the next call is the same."""
-    for _ in range(len(plan.paths) + 1):
+def _recorded(plan: Plan, known: Known, *, steady: bool = False, on_values: bool = True) -> Tape:
+    """Record until nothing more must be opened or seen; ``known`` grows.
+
+    ``steady`` checks that the next call is the same.
+    """
+    for _ in range(2 * len(plan.paths) + 1):
         with preserved(plan.model, values=False):
             start = plan.drawn()
             try:
-                tape = trace(plan, functions, opened)
+                tape = trace(plan, known)
                 if plan.drawn() != start:
-                    _refuse_draw(plan, functions, opened)
+                    _refuse_draw(plan, known)
                 if steady:
-                    _refuse_unsteady(plan, functions, opened, tape)
+                    _refuse_unsteady(plan, known, tape)
+                return tape
             except MustOpen as found:
-                opened |= found.modules
-                continue
-            return tape
+                known.opened |= found.modules
+            except MustSee as found:
+                if not on_values:
+                    raise _values_needed(plan, found) from found
+                known.leaves |= {module: [] for module in found.modules}
+        if known.leaves:
+            _take_over(known, _discovered(plan, known))
     raise CaptureError("the points cannot be reached although every module is opened; use backend='eager'")
 
 
-def _refuse_unsteady(plan: Plan, functions: list[Named], opened: set[int], tape: Tape) -> None:
+def _take_over(known: Known, other: Known) -> None:
+    known.functions, known.opened, known.leaves = other.functions, other.opened, other.leaves
+
+
+def _values_needed(plan: Plan, found: MustSee) -> ValuesNeededError:
+    """Say of leaves that do not run without values why it is not known what they give."""
+    names = ", ".join(sorted(repr(plan.paths[module]) for module in found.modules))
+    error = found.__cause__ or found
+    return ValuesNeededError(
+        f"what {names} gives is seen only on values, when prepare runs the model: without them it raises "
+        f"{type(error).__name__} at {raising_line(error)}"
+    )
+
+
+def _refuse_unsteady(plan: Plan, known: Known, tape: Tape) -> None:
     """Run once more on what the first run left behind: the next step must be the same program."""
-    again = trace(plan, functions, opened, tape.mode)
+    again = trace(plan, known, tape.mode)
     names = ", ".join(map(repr, tape.written))
     if not same_program(tape, again):
         made = ", ".join(other_objects(tape, again))
@@ -146,21 +174,24 @@ def _refuse_unsteady(plan: Plan, functions: list[Named], opened: set[int], tape:
         tape.notes.append(f"the forward changes {names}, on which nothing in the graph depends; the graph does not")
 
 
-def _refuse_draw(plan: Plan, functions: list[Named], opened: set[int]) -> None:
+def _refuse_draw(plan: Plan, known: Known) -> None:
     with preserved(plan.model, values=False):
-        line = drawing_line(lambda: trace(plan, functions, opened), plan.drawn)
+        line = drawing_line(lambda: trace(plan, known), plan.drawn)
     raise CaptureError(
         f"{plan.name}: what a generator of Python's or numpy's random numbers gives at {line} would be the same at "
         f"every step; {REMEDY}"
     )
 
 
-def _refuse_frozen_draws(plan: Plan, opened: set[int], tape: Tape) -> None:
-    """Check that the graph does not depend on what named functions happened to give."""
-    if not plan.places:
+def _refuse_frozen_draws(plan: Plan, known: Known, tape: Tape) -> None:
+    """Check that the graph does not depend on what named functions, and leaves run on values, happened to give."""
+    if not plan.places and not known.leaves:
         return
-    functions, _ = _discovered(plan, other_draws=True)
-    other = _recorded(plan, functions, set(opened))
+    flipped = replace(plan, inputs=with_rows(plan.inputs, lambda tensor: tensor.flip(0)))
+    try:
+        other = _recorded(flipped, _discovered(flipped, known, other_draws=True))
+    except Exception:  # noqa: BLE001 (rows that are no samples)
+        other = _recorded(plan, _discovered(plan, known, other_draws=True))
     if not same_program(tape, other):
         raise CaptureError(
             f"{plan.name}: Python code works on what a named function gives ({', '.join(map(repr, plan.places))}) in a "
@@ -169,23 +200,22 @@ def _refuse_frozen_draws(plan: Plan, opened: set[int], tape: Tape) -> None:
         )
 
 
-def _frozen_sizes(plan: Plan, opened: set[int], tape: Tape) -> list[tuple[str, int]]:
+def _frozen_sizes(plan: Plan, known: Known, tape: Tape) -> list[tuple[str, int]]:
     """List the sizes of inputs, by name and dimension, for which the graph holds only as they are."""
     classes = size_classes(plan.layout.names, split(plan.inputs.args, plan.inputs.kwargs)[1])
     with quiet_log():
-        return [place for places in classes if _is_frozen(plan, opened, tape, places) for place in places]
+        return [place for places in classes if _is_frozen(plan, known, tape, places) for place in places]
 
 
-def _is_frozen(plan: Plan, opened: set[int], tape: Tape, places: list[tuple[str, int]]) -> bool:
+def _is_frozen(plan: Plan, known: Known, tape: Tape, places: list[tuple[str, int]]) -> bool:
     """Tell whether the graph is another one, or none, where the inputs have another size in ``places``."""
     names, tensors = plan.layout.names, split(plan.inputs.args, plan.inputs.kwargs)[1]
     size = tensors[names.index(places[0][0])].shape[places[0][1]]
-    taken = False
-    for other_size in other_sizes(size, is_batch=places[0][1] == 0, on_values=bool(plan.places)):
+    taken, on_values = False, bool(plan.places or known.leaves)
+    for other_size in other_sizes(size, is_batch=places[0][1] == 0, on_values=on_values):
         other_plan = replace(plan, inputs=plan.layout.fill(grown(names, tensors, places, other_size)))
         try:
-            functions, _ = _discovered(other_plan)
-            other = _recorded(other_plan, functions, set(opened))
+            other = _recorded(other_plan, _discovered(other_plan, known))
         except LookupError:  # Python looked something up by a size
             return True
         except Exception as error:  # noqa: BLE001 (whatever it is: the model does not take this size)

@@ -2,6 +2,7 @@
 
 import builtins
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from fxkd.capture.attributes import Attributes
 from fxkd.capture.blame import DoesNotRun
 from fxkd.capture.calls import Calls, Named, recorded_calls
 from fxkd.capture.captured import PointCall
+from fxkd.capture.discover import Outcome
 from fxkd.capture.held import Parts, noted_reads
 from fxkd.capture.inputs import Inputs, split
 from fxkd.capture.lines import raising_line
@@ -41,13 +43,37 @@ class MustOpen(Exception):
         self.modules = modules
 
 
-def trace(plan: Plan, functions: list[Named], opened: set[int], mode: FakeTensorMode | None = None) -> Tape:
+class MustSee(Exception):
+    """Leaves do not run without values."""
+
+    def __init__(self, modules: set[int]) -> None:
+        super().__init__()
+        self.modules = modules
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of a model before it is recorded.
+
+    Args:
+        functions: How each named function is kept.
+        opened: The modules whose forward is recorded.
+        leaves: What leaves that do not run without values gave on values, call by call, by the module's identity.
+    """
+
+    functions: list[Named]
+    opened: set[int]
+    leaves: dict[int, list[Outcome | None]] = field(default_factory=dict)
+
+
+def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
     """Run the model and write down what it does; the caller puts its state back.
 
     ``mode`` is that of the run before, if the model still holds what that left behind.
 
     Raises:
         MustOpen: More modules must be opened.
+        MustSee: What leaves give must be seen on values.
         CaptureError: The model does what a graph cannot hold.
     """
     is_first, mode = mode is None, mode or FakeTensorMode(allow_non_fake_inputs=True)
@@ -55,26 +81,27 @@ def trace(plan: Plan, functions: list[Named], opened: set[int], mode: FakeTensor
         stack.callback(plan.caches.empty_filled)
         twins = stack.enter_context(fake_twins(plan.model, mode))
         tape = Tape(plan.name, twins, plan.paths, mode)
-        calls = Calls(tape, plan.paths, opened, plan.modules, Parts(plan.model), plan.generators)
+        held = Parts(plan.model), plan.generators
+        calls = Calls(tape, plan.paths, known.opened, plan.modules, *held, known.leaves, plan.kinds)
         fakes = _placeholders(plan, tape, mode)
         given = plan.layout.fill(fakes)
         attributes = Attributes.of(plan.model)
         stack.enter_context(torch.set_grad_enabled(plan.grad))
         stack.enter_context(mode)
-        stack.enter_context(recorded_calls(calls, functions))
+        stack.enter_context(recorded_calls(calls, known.functions))
         stack.enter_context(recorded_regions(tape))
         stack.enter_context(patched(builtins, "range", lambda original: PinningRange))
         stack.enter_context(noted_reads(tape))
         stack.enter_context(Recording(tape, Operations(tape, plan.operations)))
         tape.listening = True
-        value = _run(plan, given)
+        value = _run(plan, given, calls)
         tape.listening = False
         for point in plan.points:
             if point.kind == "Parameter":
                 tape.mark(find_parameter(plan.model, point.path), PointCall(point, 0))
         tape.graph.output(_given_back(plan, tape, value)).meta["val"] = value
         tape.written = attributes.changed(plan.paths, calls.ran_whole) if is_first else []
-    if calls.must_open - opened:
+    if calls.must_open - known.opened:
         raise MustOpen(calls.must_open & plan.paths.keys())
     return tape
 
@@ -101,20 +128,29 @@ def _placeholders(plan: Plan, tape: Tape, mode: FakeTensorMode) -> list[Tensor]:
     return fakes
 
 
-def _run(plan: Plan, given: Inputs) -> Any:
+def _run(plan: Plan, given: Inputs, calls: Calls) -> Any:
     """Run the model; say of every failure where it happened and what to do."""
     try:
-        return plan.model(*given.args, **given.kwargs)
+        value = plan.model(*given.args, **given.kwargs)
     except LeakedTensor as leak:
         raise MustOpen({id(plan.model.get_submodule(leaf)) for leaf in leak.leaves}) from leak
-    except FxkdError:
-        raise
-    except DATA_DEPENDENT as error:
-        raise CaptureError(
-            f"{plan.name}: the value of a tensor decides what is run at {raising_line(error)}; {REMEDY}"
-        ) from error
     except Exception as error:
-        raise DoesNotRun(
-            f"{plan.name}: {type(error).__name__} at {raising_line(error)} while it ran on tensors without values: "
-            f"{error}. If it runs on real tensors, {REMEDY}"
-        ) from error
+        if calls.must_see:
+            raise MustSee(calls.must_see) from error
+        if isinstance(error, FxkdError):
+            raise
+        raise _explained(plan, error) from error
+    if calls.must_see:  # the program caught what the leaf raised
+        raise MustSee(calls.must_see)
+    return value
+
+
+def _explained(plan: Plan, error: Exception) -> CaptureError:
+    """Say of a failure where it happened and what to do."""
+    line = raising_line(error)
+    if isinstance(error, DATA_DEPENDENT):
+        return CaptureError(f"{plan.name}: the value of a tensor decides what is run at {line}; {REMEDY}")
+    return DoesNotRun(
+        f"{plan.name}: {type(error).__name__} at {line} while it ran on tensors without values: {error}. If it runs on "
+        f"real tensors, {REMEDY}"
+    )

@@ -96,7 +96,21 @@ def read(records: dict[str, Records], info: Mapping[str, Any], connectors: Modul
 
 def clone(value: Any) -> Any:
     """Copy a nested value: every tensor cloned (gradients still flow), every container rebuilt."""
-    return pytree.tree_map_only(Tensor, torch.clone, value)
+    return mapped(Tensor, torch.clone, value)
+
+
+def mapped(kind: type, function: Callable[[Any], Any], value: Any) -> Any:
+    """Apply a function to all of a kind in a nested value; dataclasses that torch's pytree does not know count too."""
+
+    def one(leaf: Any) -> Any:
+        if isinstance(leaf, kind):
+            return function(leaf)
+        if not dataclasses.is_dataclass(leaf) or isinstance(leaf, (type, Kept)):
+            return leaf
+        fields = {f.name: mapped(kind, function, getattr(leaf, f.name)) for f in dataclasses.fields(leaf)}
+        return dataclasses.replace(leaf, **fields)
+
+    return pytree.tree_map(one, value)
 
 
 @dataclass(frozen=True)
@@ -121,7 +135,7 @@ class Kept:
 
 def keep(value: Any) -> Any:
     """Note a nested value at a point."""
-    return pytree.tree_map_only(Tensor, Kept.of, value)
+    return mapped(Tensor, Kept.of, value)
 
 
 # --- recorders
@@ -139,7 +153,7 @@ def recording(
         yield records
     for name, recorder in recorders.items():
         if recorder["type"] != "Parameter":
-            records[name][:] = pytree.tree_map_only(Kept, lambda kept: kept.value(always_copy), records[name])
+            records[name][:] = mapped(Kept, lambda kept: kept.value(always_copy), records[name])
 
 
 @contextmanager
@@ -450,7 +464,8 @@ def objective(result: Result, *, with_output: bool) -> Tensor:
 
 def energy(output: Any) -> Tensor:
     """Sum the mean squares of all floating point tensors in a nested output."""
-    tensors = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    tensors = list[Tensor]()
+    mapped(Tensor, lambda tensor: tensors.append(tensor) if tensor.is_floating_point() else None, output)
     return torch.stack([tensor.square().mean() for tensor in tensors]).sum()
 
 
@@ -461,7 +476,7 @@ def named(modules: Mapping[str, nn.Module], kind: str) -> dict[str, Tensor]:
 
 def snapshot(value: Any) -> Any:
     """Copy a nested value out of the autograd graph."""
-    return pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), value)
+    return mapped(Tensor, lambda tensor: tensor.detach().clone(), value)
 
 
 def seed_everything(seed: int) -> None:
@@ -499,6 +514,9 @@ def assert_same(a: Any, b: Any, rtol: float = 1e-6, *, atol: float = 0.0, path: 
         for field in dataclasses.fields(a):
             left, right = getattr(a, field.name), getattr(b, field.name)
             assert_same(left, right, rtol, atol=atol, path=f"{path}.{field.name}")
+    elif isinstance(a, np.ndarray):
+        if a.dtype != b.dtype or not np.array_equal(a, b):
+            raise AssertionError(f"{path}: {a!r} and {b!r}")
     elif type(a).__eq__ is object.__eq__ and hasattr(a, "__dict__") and not isinstance(a, nn.Module):
         assert_same(vars(a), vars(b), rtol, atol=atol, path=path)
     elif not isinstance(a, nn.Module) and a != b:

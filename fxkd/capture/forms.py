@@ -1,0 +1,145 @@
+"""What a call was given and gave, as plain nested tuples, and how sizes of results follow from what was given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxkd.errors import CaptureError
+
+Form = tuple[Any, ...]
+ARRAY = "ndarray"  # numpy may not be installed
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a form leaves out: the values that are other ones at each call, and what must only be the same object."""
+
+    tensors: list[Any]
+    numbers: list[Any]
+    reals: list[Any]
+    objects: list[int]
+
+
+def form_of_call(value: Any, parts: Parts) -> Form:
+    """Take arguments apart. Runs as it is inside a compiled region too, so that it asks for nothing but constants."""
+    if isinstance(value, Tensor):
+        parts.tensors.append(value)
+        return ("tensor", len(parts.tensors) - 1, value.dim(), value.dtype)
+    if isinstance(value, (bool, str)) or value is None or value is ...:
+        return ("constant", value)
+    if isinstance(value, (int, torch.SymInt)):
+        parts.numbers.append(value)
+        return ("number", len(parts.numbers) - 1)
+    if isinstance(value, float):
+        parts.reals.append(value)
+        return ("real", len(parts.reals) - 1)
+    if isinstance(value, (torch.dtype, torch.device)):
+        return ("constant", value)
+    if isinstance(value, list):
+        return ("list", tuple([form_of_call(part, parts) for part in value]))
+    if isinstance(value, tuple):
+        return ("tuple", tuple([form_of_call(part, parts) for part in value]))
+    if isinstance(value, dict):
+        return ("dict", tuple(value), tuple([form_of_call(part, parts) for part in value.values()]))
+    parts.objects.append(id(value))
+    return ("object", len(parts.objects) - 1)
+
+
+def put_together(form: Form, parts: Parts, objects: Sequence[Any]) -> Any:
+    """Make the arguments again."""
+    kind = form[0]
+    if kind == "constant":
+        return form[1]
+    if kind in ("list", "tuple"):
+        made = [put_together(part, parts, objects) for part in form[1]]
+        return made if kind == "list" else tuple(made)
+    if kind == "dict":
+        return {key: put_together(part, parts, objects) for key, part in zip(form[1], form[2], strict=True)}
+    held = {"tensor": parts.tensors, "number": parts.numbers, "real": parts.reals, "object": objects}
+    return held[kind][form[1]]
+
+
+def dims(parts: Parts) -> list[Any]:
+    """List every size of the tensors, and the whole numbers: what sizes of a result may follow from."""
+    return [size for tensor in parts.tensors for size in tensor.shape] + parts.numbers
+
+
+def form_of_result(value: Any, given: Sequence[Tensor], tensors: list[Tensor], path: str) -> Form:
+    """Take a result apart: its tensors go to ``tensors``, numbers and arrays as tensors too.
+
+    Raises:
+        CaptureError: It holds what no operator can give.
+    """
+    if isinstance(value, Tensor):
+        same = [index for index, tensor in enumerate(given) if tensor is value]
+        return ("given", same[0]) if same else _held(value, tensors, "tensor")
+    if isinstance(value, (bool, str)) or value is None:
+        return ("constant", value)
+    if isinstance(value, (int, float)):
+        kind = "number" if isinstance(value, int) else "real"
+        return _held(torch.tensor(value, dtype=torch.int64 if kind == "number" else torch.float64), tensors, kind)
+    if type(value).__name__ == ARRAY:
+        return _held(torch.as_tensor(value), tensors, "array")
+    if type(value) in (list, tuple):
+        return (type(value).__name__, tuple(form_of_result(part, given, tensors, path) for part in value))
+    if type(value) is dict:
+        return ("dict", tuple(value), tuple(form_of_result(part, given, tensors, path) for part in value.values()))
+    raise CaptureError(
+        f"{path!r} gives a {type(value).__name__}, which one operator of a compiled graph cannot give (it can give "
+        "tensors, numbers, texts, arrays, and lists, tuples and dicts of these): name a function that gives such, or "
+        "use compile=False"
+    )
+
+
+def _held(value: Tensor, tensors: list[Tensor], kind: str) -> Form:
+    tensors.append(value)
+    return (kind, len(tensors) - 1)
+
+
+def result_of(form: Form, given: Sequence[Any], tensors: Sequence[Any]) -> Any:
+    """Make a result again. Runs inside a compiled region."""
+    kind = form[0]
+    if kind == "constant":
+        return form[1]
+    if kind == "given":
+        return given[form[1]]
+    if kind == "list":
+        return [result_of(part, given, tensors) for part in form[1]]
+    if kind == "tuple":
+        return tuple([result_of(part, given, tensors) for part in form[1]])
+    if kind == "dict":
+        return {key: result_of(part, given, tensors) for key, part in zip(form[1], form[2], strict=True)}
+    value = tensors[form[1]]
+    if kind == "array":
+        return value.numpy()
+    return value if kind == "tensor" else value.item()
+
+
+def follow(columns: Sequence[tuple[int, ...]], rows: Sequence[Sequence[int]]) -> tuple[Any, ...]:
+    """Say for each size of a result how it follows from the sizes of what was given.
+
+    Args:
+        columns: Each size of the result, in every sample.
+        rows: The sizes of what was given, sample by sample.
+
+    Returns:
+        For each ``("constant", size)``, ``("same", index)`` of what was given, or ``("free", number)``; sizes that are
+        alike in every sample have one number.
+
+    >>> follow([(2, 4), (3, 3), (5, 9), (5, 9)], [[2, 7], [4, 7]])
+    (('same', 0), ('constant', 3), ('free', 0), ('free', 0))
+    """
+    free: dict[tuple[int, ...], int] = {}
+    found: list[tuple[str, int]] = []
+    for column in columns:
+        same = [index for index, sizes in enumerate(zip(*rows, strict=True)) if sizes == column]
+        if same and len(set(column)) > 1:
+            found.append(("same", same[0]))
+        elif len(set(column)) == 1:
+            found.append(("constant", column[0]))
+        else:
+            found.append(("free", free.setdefault(column, len(free))))
+    return tuple(found)

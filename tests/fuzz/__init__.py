@@ -1,0 +1,1 @@
+"""Random models under random specs: the graph backend against plain PyTorch."""

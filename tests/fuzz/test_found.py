@@ -1,0 +1,100 @@
+"""What random models have found, each shrunk to the smallest model that shows it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxkd
+
+
+class Net(nn.Module):
+    """Two layers; what lies between them differs."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(self.first(x).tanh())
+
+
+def spec_of(**given: Any) -> dict[str, Any]:
+    return {"student_loss": False} | given
+
+
+@pytest.mark.parametrize("backend", ["graph", "eager"])
+def test_what_a_frozen_teacher_hands_on_of_the_input_has_no_gradient(backend: Any) -> None:
+    x = torch.ones(3, 4, requires_grad=True)
+    spec = spec_of(distill_deliveries={"given": {"type": "ModuleInputs", "source": "first"}})
+    fxkd.prepare(Net(0), Net(1), spec, example_inputs=x, backend=backend)(x).output.sum().backward()
+    assert x.grad is None
+
+
+@pytest.mark.parametrize("backend", ["graph", "eager"])
+def test_what_a_frozen_teacher_records_of_the_input_has_no_gradient(backend: Any) -> None:
+    pair = {"input": {"recorder": "own", "from_student": True}}
+    pair |= {"target": {"recorder": "given", "from_student": False, "data_idx": 0}}
+    spec = spec_of(
+        student_recorders={"own": {"type": "Parameter", "source": "first.weight"}},
+        teacher_recorders={"given": {"type": "ModuleInputs", "source": "first"}},
+        distill_losses={"loss": nn.MSELoss()},
+        loss_forward_mappings={"loss": pair},
+    )
+    x = torch.ones(4, 4, requires_grad=True)
+    fxkd.prepare(Net(0), Net(1), spec, example_inputs=x, backend=backend)(x).loss.backward()
+    assert x.grad is None
+
+
+@dataclass
+class Boxed:
+    """A value in a class that torch's pytree does not know."""
+
+    value: Tensor
+
+
+class Box(nn.Linear):
+    def forward(self, x: Tensor) -> Any:
+        return Boxed(super().forward(x))
+
+
+class WritesIntoBox(Net):
+    """The value at the point is overwritten later."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.box = Box(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        boxed = self.box(x)
+        boxed.value.mul_(3)
+        return self.last(boxed.value)
+
+
+class OfBoxes(nn.Module):
+    def forward(self, own: Boxed, given: Boxed) -> Tensor:
+        return nn.functional.mse_loss(own.value, given.value)
+
+
+@pytest.mark.parametrize("backend", ["graph", "eager"])
+@pytest.mark.parametrize("is_delivered", [True, False])
+def test_what_a_dataclass_holds_is_copied_where_it_is_written_to(backend: Any, is_delivered: bool) -> None:
+    x, student, teacher = torch.ones(3, 4), WritesIntoBox(0), WritesIntoBox(1)
+    point = {"point": {"type": "ModuleOutputs", "source": "box"}}
+    mapping = {"recorder": "point", "from_student": True}, {"recorder": "point", "from_student": False}
+    spec = spec_of(
+        student_recorders=point,
+        teacher_recorders=point,
+        distill_losses={"loss": OfBoxes()},
+        loss_forward_mappings={"loss": dict(zip(("own", "given"), mapping, strict=True))},
+    )
+    if is_delivered:
+        spec["distill_deliveries"] = {"given": point["point"]}
+    out = fxkd.prepare(student, teacher, spec, backend=backend, verify=False)(x)
+    own, given = (nn.functional.linear(x, model.box.weight, model.box.bias) for model in (student, teacher))
+    own = given if is_delivered else own
+    torch.testing.assert_close(out.loss, nn.functional.mse_loss(own, given))
+    torch.testing.assert_close(out.output, student.last(own * 3))
