@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isnan
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -103,7 +104,21 @@ def same_program(one: fx.Graph, other: fx.Graph, held: nn.Module, other_held: nn
 def _same_constant(target: str, held: nn.Module, other_held: nn.Module) -> bool:
     key = target.rpartition(".")[2]
     one, other = getattr(held, key, None), getattr(other_held, key, None)
-    return one is other
+    return one is other or _same_function(one, other)
+
+
+def _same_function(one: Any, other: Any) -> bool:
+    """Tell whether two functions, made anew at each call, do the same: one code, and the same plain data beside it."""
+    if not (isinstance(one, FunctionType) and isinstance(other, FunctionType)):
+        return False
+    held, other_held = _closed_over(one), _closed_over(other)
+    plain = all(isinstance(part, (int, float, str, type(None))) for part in held)
+    return one.__code__ is other.__code__ and plain and all(map(same_constant, held, other_held))
+
+
+def _closed_over(function: FunctionType) -> list[Any]:
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return [*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
 
 
 def _same_arguments(one: Any, other: Any, numbers: dict[fx.Node, int]) -> bool:

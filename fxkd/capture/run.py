@@ -124,7 +124,10 @@ def _recorded(plan: Plan, functions: list[Named], opened: set[int], *, steady: b
 
 def _refuse_unsteady(plan: Plan, functions: list[Named], opened: set[int], tape: Tape) -> None:
     """Run once more on what the first run left behind: the next step must be the same program."""
-    again = trace(plan, functions, opened, tape.mode)
+    try:
+        again = trace(plan, functions, opened, tape.mode)
+    except CaptureError as error:
+        raise CaptureError(f"{plan.name}: the forward does something else at the second call: {error}") from error
     names = ", ".join(map(repr, tape.written))
     if not same_program(tape.graph, again.graph, tape.constants, again.constants):
         what = f"reads and changes {names}" if names else "does something else at the second call than at the first"

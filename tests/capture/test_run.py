@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -295,3 +295,52 @@ def test_a_tensor_in_a_global_cache_is_refused() -> None:
     with pytest.raises(CaptureError, match="cached_positions"):
         graph_of(Model(lambda h: h + cached_positions(4)), batch(2))
     CACHE.clear()
+
+
+class Pair(NamedTuple):
+    one: Tensor
+    rest: tuple[Tensor, int]
+
+
+def test_named_tuples_are_given() -> None:
+    assert_replays(Model(lambda x: Pair(x, (x.relu(), x.shape[0]))), (batch(2),), (batch(3),))
+
+
+def test_hooks_on_tensors_that_each_call_makes_anew() -> None:
+    def hooked(x: Tensor) -> Tensor:
+        factor = 3.0
+        if x.requires_grad:
+            x.register_hook(lambda gradient, more=2.0: gradient * factor * more)
+        return x.relu()
+
+    assert_replays(Model(hooked), (batch(2),), (batch(3),))
+
+
+def test_hooks_that_hold_a_tensor_are_refused() -> None:
+    def hooked(x: Tensor) -> Tensor:
+        scale = x.detach().mean()
+        x.register_hook(lambda gradient: gradient * scale)
+        return x.relu()
+
+    refused(hooked, match="something else at the second call")
+
+
+def test_what_one_call_leaves_to_the_next_is_refused() -> None:
+    past: list[Tensor] = []
+
+    def remembers(x: Tensor) -> Tensor:
+        past.append(x.detach().mean())
+        return x + past[0]
+
+    model = Model(remembers)
+    model.past = past
+    with pytest.raises(CaptureError, match=r"something else at the second call: .*made by code that torch functions"):
+        captured(model, batch(2))
+
+
+def test_torchscript_is_refused() -> None:
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        scripted = torch.jit.trace(nn.Linear(4, 4), batch(2))
+    for model in (scripted, nn.Sequential(scripted, nn.ReLU())):
+        with pytest.raises(CaptureError, match=r"is TorchScript.*backend='eager'"):
+            captured(model, batch(2))
