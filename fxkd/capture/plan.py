@@ -6,9 +6,8 @@ from typing import Any
 from torch import nn
 
 from fxkd.capture.captured import PointName
-from fxkd.capture.generators import Generators
 from fxkd.capture.inputs import Inputs, Layout
-from fxkd.capture.preserve import Caches, drawn_state, generators
+from fxkd.capture.preserve import Caches, Contents, drawn_state
 from fxkd.points import Place, find_function, find_method, find_module, find_parameter
 
 
@@ -28,7 +27,7 @@ class Plan:
         modules: The points on each module, by identity.
         places: The points on each function and method, by path.
         caches: What must be emptied after each run.
-        generators: Random generators of the model's own.
+        contents: What the model holds before it is run, and its own random generators.
     """
 
     model: nn.Module
@@ -42,7 +41,7 @@ class Plan:
     modules: dict[int, tuple[PointName, ...]]
     places: dict[str, tuple[Place, tuple[PointName, ...]]]
     caches: Caches
-    generators: Generators
+    contents: Contents
 
     @classmethod
     def of(
@@ -68,13 +67,11 @@ class Plan:
                 find = find_function if point.kind.startswith("Function") else find_method
                 place, named = places.get(point.path, (find(point.path), ()))
                 places[point.path] = place, (*named, point)
-        return cls(
-            model, inputs, layout, name, points, whole, grad, paths, modules, places, Caches(), generators(model)
-        )
+        return cls(model, inputs, layout, name, points, whole, grad, paths, modules, places, Caches(), Contents(model))
 
     def drawn(self) -> tuple[Any, ...]:
         """Give the states of all generators of Python and numpy, comparable by ``==``."""
-        return (*drawn_state(), self.generators.drawn())
+        return (*drawn_state(), self.contents.generators.drawn())
 
     def ancestors(self) -> set[int]:
         """Give the modules on the way to each module point, by every name that leads there."""

@@ -88,7 +88,7 @@ def _discovered(plan: Plan, *, other_draws: bool = False, on_values: bool = True
     opened = {id(plan.model)} | plan.ancestors()
     found = Discovery()
     if plan.places:
-        with preserved(plan.model, values=on_values):
+        with preserved(plan.model, values=on_values, contents=plan.contents):
             if other_draws:
                 shift_drawn_state()
             places = [place for place, _ in plan.places.values()]
@@ -107,7 +107,7 @@ def _discovered(plan: Plan, *, other_draws: bool = False, on_values: bool = True
 def _recorded(plan: Plan, functions: list[Named], opened: set[int], *, steady: bool = False) -> Tape:
     """Record until nothing more must be opened; ``opened`` grows. ``steady`` checks that the next call is the same."""
     for _ in range(len(plan.paths) + 1):
-        with preserved(plan.model, values=False):
+        with preserved(plan.model, contents=plan.contents):
             start = plan.drawn()
             try:
                 tape = trace(plan, functions, opened)
@@ -137,7 +137,7 @@ def _refuse_unsteady(plan: Plan, functions: list[Named], opened: set[int], tape:
 
 
 def _refuse_draw(plan: Plan, functions: list[Named], opened: set[int]) -> None:
-    with preserved(plan.model, values=False):
+    with preserved(plan.model, contents=plan.contents):
         line = drawing_line(lambda: trace(plan, functions, opened), plan.drawn)
     raise CaptureError(
         f"{plan.name}: what a generator of Python's or numpy's random numbers gives at {line} would be the same at "

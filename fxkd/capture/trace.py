@@ -54,7 +54,7 @@ def trace(plan: Plan, functions: list[Named], opened: set[int], mode: FakeTensor
         stack.callback(plan.caches.empty_filled)
         twins = stack.enter_context(fake_twins(plan.model, mode))
         tape = Tape(plan.name, twins, plan.paths, mode)
-        calls = Calls(tape, plan.paths, opened, plan.modules, Parts(plan.model), plan.generators)
+        calls = Calls(tape, plan.paths, opened, plan.modules, Parts(plan.model), plan.contents.generators)
         fakes = _placeholders(plan, tape, mode)
         given = plan.layout.fill(fakes)
         attributes = Attributes.of(plan.model)
