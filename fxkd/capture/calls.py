@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -15,9 +15,8 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from fxkd.capture.captured import PointCall, PointName, call_inputs
 from fxkd.capture.discover import Outcome
-from fxkd.capture.generators import Generators
 from fxkd.capture.held import Parts
-from fxkd.capture.lines import current_line, name_in_use
+from fxkd.capture.lines import current_line, in_fake_kernel, name_in_use
 from fxkd.capture.preserve import Contents, drawn_state, set_drawn_state
 from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages, tensors, versions, written
@@ -54,7 +53,7 @@ class Calls:
         opened: The modules whose forward is recorded; every other one is a leaf, one node.
         points: The points named on modules, by the module's identity.
         parts: What the modules held when the recording began.
-        generators: Random generators of the model's own.
+        contents: What the model holds, and random generators of its own.
     """
 
     def __init__(
@@ -64,10 +63,10 @@ class Calls:
         opened: set[int],
         points: dict[int, tuple[PointName, ...]],
         parts: Parts,
-        generators: Generators,
+        contents: Contents,
     ) -> None:
         self.tape, self.paths, self.opened, self.points = tape, paths, opened, points
-        self.parts, self.generators = parts, generators
+        self.parts, self.contents, self.generators = parts, contents, contents.generators
         self.must_open: set[int] = set()
         self.ran_whole: set[int] = set()
         self._inside: list[nn.Module] = []
@@ -123,7 +122,7 @@ class Calls:
             own = [*module.parameters(), *module.buffers()]
             if self.parts.changed(module):
                 self.must_open.add(id(module))
-            before, contents = versions((args, kwargs, own)), Contents(module)
+            before, contents = versions((args, kwargs, own)), self.contents.of(module)
             drawn, own_drawn = drawn_state(), self.generators.states()
             self._inside.append(module)
             try:
@@ -148,9 +147,11 @@ class Calls:
         given, own = function_inputs(named.place), bound_arguments(named.place)
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(original)  # a program may ask for its signature
             def call(*args: Any, **kwargs: Any) -> Any:
                 if not self.tape.listening:
-                    self._refuse_unheard(named)
+                    if not in_fake_kernel():
+                        self._refuse_unheard(named)
                     return original(*args, **kwargs)
                 taken = self._mark_inputs(named.points, call_inputs, (given(args, kwargs), args[own:], kwargs))
                 if named.outcomes is None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from fxkd.capture.inputs import Inputs
-from fxkd.capture.lines import raising_line
+from fxkd.capture.lines import in_fake_kernel, raising_line
 from fxkd.capture.structure import storages, tensors
 from fxkd.capture.twins import fake_of, fake_twins
 from fxkd.errors import CaptureError
@@ -47,8 +47,13 @@ class Outcome:
 
     def replay(self, given: list[Tensor], mode: FakeTensorMode) -> Any:
         """Give the same result on fake tensors."""
-        fresh = pytree.tree_map_only(Tensor, mode.from_tensor, self.value)
+        fresh = pytree.tree_map_only(Tensor, lambda tensor: _fake(mode, tensor), self.value)
         return pytree.tree_map_only(Given, lambda place: given[place.index], fresh)
+
+
+def _fake(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
+    """Make a fake of a result, with a gradient where it had one, but without what it was made of."""
+    return fake_of(mode, tensor).detach().requires_grad_(tensor.requires_grad)
 
 
 @dataclass(slots=True)
@@ -93,7 +98,10 @@ def discover(model: nn.Module, inputs: Inputs, places: Iterable[Place], point_mo
         outcomes = found.outcomes.setdefault(place.path, [])
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(original)  # a program may ask for its signature
             def call(*args: Any, **kwargs: Any) -> Any:
+                if in_fake_kernel():
+                    return original(*args, **kwargs)
                 hit()
                 functions.append(place.path)
                 try:

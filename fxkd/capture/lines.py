@@ -15,6 +15,7 @@ import torch
 SITE_PACKAGES = sysconfig.get_path("purelib")
 TORCH, OWN = Path(torch.__file__).parent, Path(__file__).parents[1]
 LIBRARIES = (f"{TORCH}{os.sep}", f"{OWN}{os.sep}", "<frozen", "<eval_with_key")
+FAKES = f"{TORCH}{os.sep}_subclasses{os.sep}"
 STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 
@@ -41,6 +42,19 @@ def _model_frame(frame: FrameType | None) -> FrameType | None:
     while frame is not None and is_library(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
+
+
+def in_fake_kernel() -> bool:
+    """Tell whether torch itself is calling, to find what an operation gives on tensors without values."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        filename, name = frame.f_code.co_filename, frame.f_code.co_name
+        if filename.startswith(FAKES):
+            return True
+        if filename.startswith(str(OWN)) and name == "__torch_function__":  # the operation that the model called
+            return False
+        frame = frame.f_back
+    return False
 
 
 def name_in_use(function: Callable[..., Any]) -> str | None:

@@ -8,6 +8,7 @@ from torch import nn
 from fxkd.capture.captured import PointName
 from fxkd.capture.inputs import Inputs, Layout
 from fxkd.capture.preserve import Caches, Contents, drawn_state
+from fxkd.capture.twins import Fakes
 from fxkd.points import Place, find_function, find_method, find_module, find_parameter
 
 
@@ -28,6 +29,7 @@ class Plan:
         places: The points on each function and method, by path.
         caches: What must be emptied after each run.
         contents: What the model holds before it is run, and its own random generators.
+        fakes: What tensors without values are made with.
     """
 
     model: nn.Module
@@ -42,6 +44,7 @@ class Plan:
     places: dict[str, tuple[Place, tuple[PointName, ...]]]
     caches: Caches
     contents: Contents
+    fakes: Fakes
 
     @classmethod
     def of(
@@ -67,7 +70,21 @@ class Plan:
                 find = find_function if point.kind.startswith("Function") else find_method
                 place, named = places.get(point.path, (find(point.path), ()))
                 places[point.path] = place, (*named, point)
-        return cls(model, inputs, layout, name, points, whole, grad, paths, modules, places, Caches(), Contents(model))
+        return cls(
+            model=model,
+            inputs=inputs,
+            layout=layout,
+            name=name,
+            points=points,
+            whole=whole,
+            grad=grad,
+            paths=paths,
+            modules=modules,
+            places=places,
+            caches=Caches(),
+            contents=Contents(model),
+            fakes=Fakes(),
+        )
 
     def drawn(self) -> tuple[Any, ...]:
         """Give the states of all generators of Python and numpy, comparable by ``==``."""

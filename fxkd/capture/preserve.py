@@ -33,8 +33,7 @@ def preserved(model: nn.Module, *, values: bool = False, contents: "Contents | N
         contents: What the model holds, where that is known.
     """
     contents = contents or Contents(model)
-    tensors = _tensors(model) if values else []
-    copies = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    copies = contents.copies if values else []
     own = contents.generators
     grad, states, own_states = torch.is_grad_enabled(), random_states(), own.states()
     try:
@@ -51,7 +50,7 @@ class Contents:
     """What a model, and what hangs on it, holds in attributes and containers."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
+        self._model, self._parts = model, dict[int, Contents]()
         self._kept = [(holder, _content(holder)) for holder in _holders(model)]
 
     @cached_property
@@ -66,6 +65,18 @@ class Contents:
     def changed(self) -> bool:
         """Tell whether anything is another object now."""
         return bool(self._changed())
+
+    def of(self, module: nn.Module) -> "Contents":
+        """Give what a module of the model, and what hangs on it, holds now."""
+        known = self._parts.get(id(module))
+        if known is None or known.changed():
+            known = self._parts[id(module)] = Contents(module)
+        return known
+
+    @cached_property
+    def copies(self) -> list[tuple[Tensor, Tensor]]:
+        """The tensors of the model, each with a copy of what it held when first asked."""
+        return [(tensor, tensor.detach().clone()) for tensor in _tensors(self._model)]
 
     def put_back(self) -> None:
         """Let everything hold what it held."""

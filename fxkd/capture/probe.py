@@ -12,22 +12,10 @@ from math import isnan
 from types import FunctionType
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from fxkd.capture.tape import guard
 from fxkd.errors import GuardError
-
-LARGE = 8
-
-
-def size_classes(names: tuple[str, ...], tensors: list[Tensor]) -> list[list[tuple[str, int]]]:
-    """Group the sizes of the inputs that stand for one thing: the batch, a length, the sides of an image."""
-    groups: dict[tuple[bool, int], list[tuple[str, int]]] = {}
-    for name, tensor in zip(names, tensors, strict=True):
-        for dim, size in enumerate(tensor.shape):
-            groups.setdefault((dim == 0, size), []).append((name, dim))
-    return list(groups.values())
 
 
 @contextmanager
@@ -40,27 +28,6 @@ def quiet_log() -> Iterator[None]:
             yield
     finally:
         logger.disabled = before
-
-
-def other_sizes(size: int, *, is_batch: bool, on_values: bool) -> tuple[int, ...]:
-    """Give the sizes to try in place of ``size``: an odd one, and one that what divides ``size`` divides too.
-
-    A batch is tried smaller too, and, where no real values are needed for it, much larger.
-    """
-    larger = (size + 1, 2 * size) if size > LARGE else (2 * size + 1, 2 * size)
-    more = (size // 2, *(() if on_values else (64 * size,))) if is_batch else ()
-    return tuple(other for other in (*larger, *more) if other)
-
-
-def grown(names: tuple[str, ...], tensors: list[Tensor], places: list[tuple[str, int]], size: int) -> list[Tensor]:
-    """Give the tensors another size in the given dimensions; their values are repeated, never invented."""
-    larger = []
-    for name, tensor in zip(names, tensors, strict=True):
-        for dim in [dim for owner, dim in places if owner == name]:
-            rows = torch.arange(size, device=tensor.device) % tensor.shape[dim]
-            tensor = tensor.detach().index_select(dim, rows)
-        larger.append(tensor)
-    return larger
 
 
 def guard_shape(tensor: Tensor, sizes: tuple[int | None, ...]) -> None:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fxkd import patcher
 from fxkd.capture.attributes import REMEDY as WRITTEN
@@ -17,7 +18,8 @@ from fxkd.capture.inputs import Inputs, Layout, split
 from fxkd.capture.lines import drawing_line
 from fxkd.capture.plan import Plan
 from fxkd.capture.preserve import preserved, shift_drawn_state
-from fxkd.capture.probe import grown, other_sizes, pin, quiet_log, same_program, size_classes
+from fxkd.capture.probe import pin, quiet_log, same_program
+from fxkd.capture.sizes import Tries
 from fxkd.capture.tape import Tape
 from fxkd.capture.tidy import tidy
 from fxkd.capture.trace import REMEDY, MustOpen, trace
@@ -161,28 +163,20 @@ def _refuse_frozen_draws(plan: Plan, opened: set[int], tape: Tape) -> None:
 
 def _frozen_sizes(plan: Plan, opened: set[int], tape: Tape) -> list[tuple[str, int]]:
     """List the sizes of inputs, by name and dimension, for which the graph holds only as they are."""
-    classes = size_classes(plan.layout.names, split(plan.inputs.args, plan.inputs.kwargs)[1])
-    with quiet_log():
-        return [place for places in classes if _is_frozen(plan, opened, tape, places) for place in places]
-
-
-def _is_frozen(plan: Plan, opened: set[int], tape: Tape, places: list[tuple[str, int]]) -> bool:
-    """Tell whether the graph is another one, or none, where the inputs have another size in ``places``."""
     names, tensors = plan.layout.names, split(plan.inputs.args, plan.inputs.kwargs)[1]
-    size = tensors[names.index(places[0][0])].shape[places[0][1]]
-    taken = False
-    for other_size in other_sizes(size, is_batch=places[0][1] == 0, on_values=bool(plan.places)):
-        other_plan = replace(plan, inputs=plan.layout.fill(grown(names, tensors, places, other_size)))
-        try:
-            functions, _ = _discovered(other_plan)
-            other = _recorded(other_plan, functions, set(opened))
-        except LookupError:  # Python looked something up by a size
-            return True
-        except Exception as error:  # noqa: BLE001 (whatever it is: the model does not take this size)
-            if isinstance(error.__cause__, LookupError):
-                return True
-            continue
-        taken = True
-        if not same_program(tape.graph, other.graph, tape.constants, other.constants):
-            return True
-    return not taken
+    tries = Tries(partial(_is_same, plan, opened, tape), on_values=bool(plan.places))
+    with quiet_log():
+        return tries.frozen(names, tensors)
+
+
+def _is_same(plan: Plan, opened: set[int], tape: Tape, tensors: list[Tensor]) -> bool | None:
+    """Tell whether the graph is the same on other inputs; None where the model does not take them."""
+    other_plan = replace(plan, inputs=plan.layout.fill(tensors))
+    try:
+        functions, _ = _discovered(other_plan)
+        other = _recorded(other_plan, functions, set(opened))
+    except LookupError:  # Python looked something up by a size
+        return False
+    except Exception as error:  # noqa: BLE001 (whatever it is: the model does not take this size)
+        return False if isinstance(error.__cause__, LookupError) else None
+    return same_program(tape.graph, other.graph, tape.constants, other.constants)

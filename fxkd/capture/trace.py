@@ -49,13 +49,14 @@ def trace(plan: Plan, functions: list[Named], opened: set[int], mode: FakeTensor
         MustOpen: More modules must be opened.
         CaptureError: The model does what a graph cannot hold.
     """
-    is_first, mode = mode is None, mode or FakeTensorMode(allow_non_fake_inputs=True)
+    is_first, mode = mode is None, mode or plan.fakes.mode()
     with ExitStack() as stack:
         stack.callback(plan.caches.empty_filled)
         twins = stack.enter_context(fake_twins(plan.model, mode))
         tape = Tape(plan.name, twins, plan.paths, mode)
-        calls = Calls(tape, plan.paths, opened, plan.modules, Parts(plan.model), plan.contents.generators)
+        calls = Calls(tape, plan.paths, opened, plan.modules, Parts(plan.model), plan.contents)
         fakes = _placeholders(plan, tape, mode)
+        plan.fakes.note([*(twin for twin, _ in twins.values()), *fakes])
         given = plan.layout.fill(fakes)
         attributes = Attributes.of(plan.model)
         stack.enter_context(torch.set_grad_enabled(plan.grad))

@@ -1,5 +1,6 @@
 """What cannot be a graph is refused, with the line and the remedy."""
 
+import inspect
 import random
 import re
 from collections.abc import Callable
@@ -344,3 +345,30 @@ def test_torchscript_is_refused() -> None:
     for model in (scripted, nn.Sequential(scripted, nn.ReLU())):
         with pytest.raises(CaptureError, match=r"is TorchScript.*backend='eager'"):
             captured(model, batch(2))
+
+
+def test_torch_calling_a_named_function_for_its_fakes_is_no_call() -> None:
+    """To find the sizes of a stack of tensors without values torch calls ``torch.cat``."""
+    path = f"{__name__}.torch.cat"
+
+    def both(x: Tensor) -> Tensor:
+        return torch.cat([torch.stack([x, x.relu()], dim=1).flatten(1), x], dim=1)
+
+    point = PointName("FunctionOutputs", path)
+    assert_replays(Model(both), (batch(2),), (batch(3),), points=[point])
+    nodes = captured(Model(both), batch(2), points=[point]).graph.nodes
+    assert [len(node.meta["calls"]) for node in nodes if "calls" in node.meta] == [1]
+
+
+class AsksForSignature(Model):
+    def part(self, x: Tensor, scale: float) -> Tensor:
+        return x.relu() * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = len(inspect.signature(self.part).parameters)
+        return self.part(self.fc(x), float(count)) if count == 2 else x
+
+
+def test_a_named_method_keeps_its_signature() -> None:
+    point = PointName("MethodOutputs", f"{__name__}.AsksForSignature.part")
+    assert_replays(AsksForSignature(torch.relu), (batch(2),), (batch(3),), points=[point])

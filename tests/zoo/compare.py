@@ -74,7 +74,8 @@ def outcomes(model: Model) -> Iterator[Outcome]:
 def outcomes_in(model: Model, mode: str) -> Iterator[Outcome]:
     """Compare a model in one mode."""
     plain, call = model.built(mode), model.inputs(BATCH)
-    points: Recorders = dict(model.recorders) if model.recorders is not None else chosen(copy.deepcopy(plain), call)
+    every = [call, *(make() for make in model.further.values())]
+    points: Recorders = dict(model.recorders) if model.recorders is not None else chosen(copy.deepcopy(plain), every)
     ours = copy.deepcopy(plain)
     began = time.process_time()
     recorded, told = attempt(lambda: fxkd.record(ours, points, fxkd.Inputs(*copied(call))))
@@ -84,6 +85,7 @@ def outcomes_in(model: Model, mode: str) -> Iterator[Outcome]:
         return
     for seed, (name, given) in enumerate(calls(model, call).items()):
         verdict, message = compared(plain, recorded, points, given, seed)
+        ours.load_state_dict(plain.state_dict())  # they go on from one state, also where one of them refused
         found = Outcome(model=model, mode=mode, call=name, verdict=verdict, message=message)
         found.seconds = seconds if name == EXAMPLE else None
         found.captures = len(recorded._running.programs)

@@ -83,7 +83,7 @@ TRANSFORMERS = {
     "xcit_nano_12_p16_224": free(img_size=64, depth=3),
     "crossvit_9_240": small(240, depth=((1, 1, 0), (1, 1, 0), (1, 1, 0))),
     "pit_ti_224": small(224, depth=(1, 1, 1)),
-    "volo_d1_224": small(img_size=64, layers=(1, 1, 2, 1)),
+    "volo_d1_224": small(img_size=64),
     "twins_pcpvt_small": small(img_size=64, depths=(1, 1, 2, 1)),
     "twins_svt_small": small(img_size=64, depths=(1, 1, 2, 1)),
     "gcvit_xxtiny": small(128, img_size=128),
