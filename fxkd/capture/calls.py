@@ -16,7 +16,7 @@ from torch.utils.checkpoint import CheckpointFunction
 from fxkd.capture.captured import PointCall, PointName, call_inputs
 from fxkd.capture.discover import Outcome
 from fxkd.capture.held import Parts
-from fxkd.capture.lines import current_line, in_fake_kernel, name_in_use
+from fxkd.capture.lines import current_line, in_fake_kernel, may_give_nothing, name_in_use
 from fxkd.capture.preserve import Contents, drawn_state, set_drawn_state
 from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages, tensors, versions, written
@@ -200,7 +200,19 @@ class Calls:
             stateful=True,
             **notes,
         )
-        return self._bind_call(value, node, named.points)
+        seen = self._bind_call(value, node, named.points)
+        self._guard_nothing(value, node, may_be=may_give_nothing(named.function))
+        return seen
+
+    def _guard_nothing(self, value: Any, node: fx.Node, *, may_be: bool) -> None:
+        """Guard what is None, and what may be: the program asks for it and goes another way, and no tensor shows it."""
+        graph = self.tape.graph
+        if value is None or may_be:
+            is_nothing = graph.call_function(operator.is_, (node, None))
+            graph.call_function(guard, (is_nothing, "==", value is None, current_line()))
+        if type(value) in (tuple, list):
+            for index in [index for index, part in enumerate(value) if part is None]:
+                self._guard_nothing(None, graph.call_function(operator.getitem, (node, index)), may_be=True)
 
     def wrap_apply(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Stand for ``torch.autograd.Function.apply``: one node, so that its own backward is kept."""

@@ -1,11 +1,14 @@
 """Where in the model's own code something happens: for guards and messages."""
 
+import dis
+import inspect
 import linecache
 import os
 import sys
 import sysconfig
 import traceback
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -63,6 +66,19 @@ def name_in_use(function: Callable[..., Any]) -> str | None:
     names = frame.f_globals if frame is not None else {}
     found = next((name for name, value in names.items() if value is function), None)
     return f"{names.get('__name__')}.{found}" if found else None
+
+
+def may_give_nothing(function: Callable[..., Any]) -> bool:
+    """Tell whether the code of a function has a line that returns None.
+
+    >>> may_give_nothing(lambda: 1), may_give_nothing(lambda: None)
+    (False, True)
+    """
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    steps = list(dis.get_instructions(code)) if code is not None else []
+    after = pairwise(steps)
+    constant = any(a.opname == "LOAD_CONST" and a.argval is None and b.opname == "RETURN_VALUE" for a, b in after)
+    return constant or any(step.opname == "RETURN_CONST" and step.argval is None for step in steps)
 
 
 def raising_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tests.zoo.model import MODES, RIGHT, Call, Model, images, shaken
 
 WORDS = 99  # in the vocabulary
+BY_VALUE = r"the value of a tensor decides what is run at .*name the function or method"
 SIDE = 64  # of an image
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 TEXT = SMALL | {"vocab_size": WORDS, "max_position_embeddings": 64, "pad_token_id": 0}

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tests.zoo.transformers_family import (
+    BY_VALUE,
     FURTHER_TEXT,
     TEXT,
     WORDS,
@@ -42,7 +43,7 @@ ENCODERS = {
     "mobilebert": encoder("MobileBert", MOBILE),
     "convbert": encoder("ConvBert", TEXT | {"embedding_size": 16, "head_ratio": 2}),
     "modernbert": encoder("ModernBert", TEXT | {"global_attn_every_n_layers": 2, "local_attention": 8}),
-    "longformer": encoder("Longformer", TEXT | {"attention_window": 4}),
+    "longformer": encoder("Longformer", TEXT | {"attention_window": 4}, expected="refused", reason=BY_VALUE),
     "big_bird": encoder("BigBird", TEXT | {"attention_type": "original_full"}),
     "fnet": encoder("FNet", TEXT, inputs=lambda batch, **how: text(batch, **{**how, "mask": False})),
     "funnel": encoder("Funnel", FUNNEL),
