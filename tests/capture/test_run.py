@@ -323,7 +323,7 @@ def test_hooks_that_hold_a_tensor_are_refused() -> None:
         x.register_hook(lambda gradient: gradient * scale)
         return x.relu()
 
-    refused(hooked, match="something else at the second call")
+    refused(hooked, match="makes an object 'function' at each call")
 
 
 def test_what_one_call_leaves_to_the_next_is_refused() -> None:
@@ -372,3 +372,23 @@ class AsksForSignature(Model):
 def test_a_named_method_keeps_its_signature() -> None:
     point = PointName("MethodOutputs", f"{__name__}.AsksForSignature.part")
     assert_replays(AsksForSignature(torch.relu), (batch(2),), (batch(3),), points=[point])
+
+
+class CountsBehindAComparison(nn.Module):
+    """Compares two sizes, and gives something else at each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        if x.shape[0] <= y.shape[0]:
+            x = x + 1
+        self.calls += 1
+        return x * self.calls
+
+
+def test_what_comes_behind_a_comparison_of_two_sizes_is_compared_too() -> None:
+    inputs = Inputs((torch.ones(2, 3), torch.ones(4, 3)))
+    with pytest.raises(CaptureError, match=r"the forward reads and changes '.*calls'"):
+        capture(CountsBehindAComparison(), inputs)
