@@ -30,7 +30,7 @@ BLOOM = {"hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": WORDS}
 GEMMA3 = GROUPED | {"head_dim": 8, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}
 
 DECODERS = {
-    "gpt2": decoder("GPT2", GPT2, "LMHeadModel", quick=True),
+    "gpt2": decoder("GPT2", GPT2, "LMHeadModel"),
     "gpt_neo": decoder("GPTNeo", GPT_NEO),
     "gpt_neox": decoder("GPTNeoX", TEXT),
     "bloom": decoder("Bloom", BLOOM),

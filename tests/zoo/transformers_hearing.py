@@ -57,7 +57,7 @@ def transcribed(batch: int, seed: int = 1, length: int = 6) -> Call:
 
 
 AUDIO = {
-    "wav2vec2": classifier("Wav2Vec2", WAV2VEC2, quick=True),
+    "wav2vec2": classifier("Wav2Vec2", WAV2VEC2),
     "wav2vec2_masked": classifier("Wav2Vec2", WAV2VEC2 | MASKED),
     "wav2vec2_layerdrop": classifier("Wav2Vec2", WAV2VEC2 | DROPPED),
     "hubert": classifier("Hubert", WAV2VEC2),
