@@ -69,12 +69,16 @@ def name_in_use(function: Callable[..., Any]) -> str | None:
 
 
 def may_give_nothing(function: Callable[..., Any]) -> bool:
-    """Tell whether the code of a function has a line that returns None.
+    """Tell whether a function says that it may return None, or has a line that does.
 
     >>> may_give_nothing(lambda: 1), may_give_nothing(lambda: None)
     (False, True)
     """
-    code = getattr(inspect.unwrap(function), "__code__", None)
+    function = inspect.unwrap(function)
+    told = str(getattr(function, "__annotations__", {}).get("return", ""))
+    if "None" in told or "Optional" in told:
+        return True
+    code = getattr(function, "__code__", None)
     steps = list(dis.get_instructions(code)) if code is not None else []
     after = pairwise(steps)
     constant = any(a.opname == "LOAD_CONST" and a.argval is None and b.opname == "RETURN_VALUE" for a, b in after)
