@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -205,6 +205,7 @@ def _ran(
 
 def _noting(seen: set[Any], what: Any) -> Wrap:
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             seen.add(what)
             return function(*args, **kwargs)

@@ -15,6 +15,7 @@ from fxkd.capture.preserve import preserved
 from fxkd.errors import CaptureError, FxkdError, did_you_mean
 
 WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+SCRIPTED = torch.jit.ScriptModule
 NUMPY = "numpy"  # known by its name, as it may not be installed
 
 
@@ -52,7 +53,7 @@ def blamed(name: str, model: nn.Module, inputs: Inputs, *, on_values: bool = Tru
 
 
 def refuse_wrapped(name: str, model: nn.Module) -> None:
-    """Refuse a model that a wrapper for several devices holds: its forward does more than a graph can.
+    """Refuse a wrapper for several devices, and compiled TorchScript: their forwards do more than can be seen.
 
     Raises:
         CaptureError: Says what to wrap.
@@ -64,6 +65,12 @@ def refuse_wrapped(name: str, model: nn.Module) -> None:
         raise CaptureError(
             f"{name}: is {where}, which does its own work around the forward; prepare the model inside (its '.module') "
             "and wrap the distiller, or use backend='eager'"
+        )
+    scripted = [path for path, module in model.named_modules() if isinstance(module, SCRIPTED)]
+    if scripted:
+        raise CaptureError(
+            f"{name}: {scripted[0]!r} is TorchScript, which runs code that is not Python's on tensors of its own: give "
+            "the module that it was made from, or use backend='eager'"
         )
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -16,9 +16,8 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from fxkd.capture.captured import PointCall, PointName, call_inputs
 from fxkd.capture.discover import Outcome
-from fxkd.capture.generators import Generators
 from fxkd.capture.held import Parts
-from fxkd.capture.lines import current_line, name_in_use, quiet_log
+from fxkd.capture.lines import current_line, in_fake_kernel, may_give_nothing, name_in_use, quiet_log
 from fxkd.capture.preserve import Contents, drawn_state, set_drawn_state
 from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages, tensors, versions, written
@@ -58,7 +57,7 @@ class Calls:
         opened: The modules whose forward is recorded; every other one is a leaf, one node.
         points: The points named on modules, by the module's identity.
         parts: What the modules held when the recording began.
-        generators: Random generators of the model's own.
+        contents: What the model holds, and random generators of its own.
         seen: What leaves that do not run on fake tensors gave on values, call by call, by the module's identity.
         kinds: What named functions do that fake tensors do not show, by path; filled as they are met.
     """
@@ -70,12 +69,13 @@ class Calls:
         opened: set[int],
         points: dict[int, tuple[PointName, ...]],
         parts: Parts,
-        generators: Generators,
+        contents: Contents,
         seen: dict[int, list[Outcome | None]],
         kinds: dict[str, str],
     ) -> None:
         self.tape, self.paths, self.opened, self.points = tape, paths, opened, points
-        self.parts, self.generators, self.seen, self.kinds = parts, generators, seen, kinds
+        self.parts, self.contents, self.generators = parts, contents, contents.generators
+        self.seen, self.kinds = seen, kinds
         self.must_open: set[int] = set()
         self.must_see: set[int] = set()
         self.ran_whole: set[int] = set()
@@ -136,7 +136,7 @@ class Calls:
             own = [*module.parameters(), *module.buffers()]
             if self.parts.changed(module):
                 self.must_open.add(id(module))
-            before, contents = versions((args, kwargs, own)), Contents(module)
+            before, contents = versions((args, kwargs, own)), self.contents.of(module)
             drawn, own_drawn = drawn_state(), self.generators.states()
             self._inside.append(module)
             try:
@@ -181,9 +181,10 @@ class Calls:
         given, own = function_inputs(named.place), bound_arguments(named.place)
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(original)  # a program may ask for its signature
             def call(*args: Any, **kwargs: Any) -> Any:
                 if not self.tape.listening:
-                    if not self._is_trying:
+                    if not self._is_trying and not in_fake_kernel():
                         self._refuse_unheard(named)
                     return original(*args, **kwargs)
                 taken = self._mark_inputs(named.points, call_inputs, (given(args, kwargs), args[own:], kwargs))
@@ -240,7 +241,20 @@ class Calls:
         )
         if notes["by_values"]:
             self.tape.graph.call_function(guard_form, (node, form, current_line()))
-        return self._bind_call(value, node, named.points)
+            return self._bind_call(value, node, named.points)
+        seen = self._bind_call(value, node, named.points)
+        self._guard_nothing(value, node, may_be=may_give_nothing(named.function))
+        return seen
+
+    def _guard_nothing(self, value: Any, node: fx.Node, *, may_be: bool) -> None:
+        """Guard what is None, and what may be: the program asks for it and goes another way, and no tensor shows it."""
+        graph = self.tape.graph
+        if value is None or may_be:
+            is_nothing = graph.call_function(operator.is_, (node, None))
+            graph.call_function(guard, (is_nothing, "==", value is None, current_line()))
+        if type(value) in (tuple, list):
+            for index in [index for index, part in enumerate(value) if part is None]:
+                self._guard_nothing(None, graph.call_function(operator.getitem, (node, index)), may_be=True)
 
     def _kind(self, named: Named, args: Any, kwargs: Any) -> str:
         """Tell what a function does that fake tensors do not show.

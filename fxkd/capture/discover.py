@@ -3,7 +3,7 @@
 from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from fxkd.capture.inputs import Inputs
-from fxkd.capture.lines import raising_line
+from fxkd.capture.lines import in_fake_kernel, raising_line
 from fxkd.capture.structure import storages, tensors
 from fxkd.capture.twins import fake_of, fake_twins
 from fxkd.capture.whole import note, whole_of
@@ -136,7 +136,10 @@ def discover(
         outcomes, whole = found.outcomes.setdefault(place.path, []), whole_of(original_of(place), place.path)
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(original)  # a program may ask for its signature
             def call(*args: Any, **kwargs: Any) -> Any:
+                if in_fake_kernel():
+                    return original(*args, **kwargs)
                 hit()
                 functions.append(place.path)
                 try:

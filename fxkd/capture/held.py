@@ -149,14 +149,14 @@ def _content(value: Any) -> list[tuple[Any, Any]] | None:
     if isinstance(value, MethodType):
         return [("function", value.__func__), ("object", value.__self__)]
     own = list(getattr(value, "__dict__", {}).items())
-    own += [(name, getattr(value, name)) for name in slots(value) if hasattr(value, name)]
+    own += [(name, getattr(value, name)) for name in slots(type(value)) if hasattr(value, name)]
     if isinstance(value, dict):
         return [*value.items(), *own]
     if isinstance(value, (list, tuple, deque)):
         return [*enumerate(value), *own]
     if isinstance(value, (set, frozenset)):
         return sorted(((repr(part), part) for part in value), key=lambda item: item[0])
-    known = own or hasattr(value, "__dict__") or bool(slots(value))
+    known = own or hasattr(value, "__dict__") or bool(slots(type(value)))
     return [*own, *_class_constants(type(value))] if known else None
 
 

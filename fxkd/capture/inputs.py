@@ -142,7 +142,10 @@ def _same(given: Any, kept: Any) -> bool:
 
 
 def _positional_names(model: nn.Module) -> list[str]:
-    parameters = inspect.signature(model.forward).parameters.values()
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except ValueError:  # no code of Python's
+        return []
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 

@@ -1,5 +1,7 @@
 """Where in the model's own code something happens: for guards and messages; and what torch is not to say."""
 
+import dis
+import inspect
 import linecache
 import logging
 import os
@@ -9,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +21,7 @@ import torch
 SITE_PACKAGES = sysconfig.get_path("purelib")
 TORCH, OWN = Path(torch.__file__).parent, Path(__file__).parents[1]
 LIBRARIES = (f"{TORCH}{os.sep}", f"{OWN}{os.sep}", "<frozen", "<eval_with_key")
+FAKES = f"{TORCH}{os.sep}_subclasses{os.sep}"
 STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 
@@ -46,12 +50,42 @@ def _model_frame(frame: FrameType | None) -> FrameType | None:
     return frame
 
 
+def in_fake_kernel() -> bool:
+    """Tell whether torch itself is calling, to find what an operation gives on tensors without values."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        filename, name = frame.f_code.co_filename, frame.f_code.co_name
+        if filename.startswith(FAKES):
+            return True
+        if filename.startswith(str(OWN)) and name == "__torch_function__":  # the operation that the model called
+            return False
+        frame = frame.f_back
+    return False
+
+
 def name_in_use(function: Callable[..., Any]) -> str | None:
     """Give the path by which the model's code that is running knows ``function``, if by a name of its own module."""
     frame = _model_frame(sys._getframe(1))
     names = frame.f_globals if frame is not None else {}
     found = next((name for name, value in names.items() if value is function), None)
     return f"{names.get('__name__')}.{found}" if found else None
+
+
+def may_give_nothing(function: Callable[..., Any]) -> bool:
+    """Tell whether a function says that it may return None, or has a line that does.
+
+    >>> may_give_nothing(lambda: 1), may_give_nothing(lambda: None)
+    (False, True)
+    """
+    function = inspect.unwrap(function)
+    told = str(getattr(function, "__annotations__", {}).get("return", ""))
+    if "None" in told or "Optional" in told:
+        return True
+    code = getattr(function, "__code__", None)
+    steps = list(dis.get_instructions(code)) if code is not None else []
+    after = pairwise(steps)
+    constant = any(a.opname == "LOAD_CONST" and a.argval is None and b.opname == "RETURN_VALUE" for a, b in after)
+    return constant or any(step.opname == "RETURN_CONST" and step.argval is None for step in steps)
 
 
 def raising_line(error: BaseException) -> str:

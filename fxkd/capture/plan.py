@@ -6,9 +6,9 @@ from typing import Any
 from torch import nn
 
 from fxkd.capture.captured import PointName
-from fxkd.capture.generators import Generators
 from fxkd.capture.inputs import Inputs, Layout
-from fxkd.capture.preserve import Caches, drawn_state, generators
+from fxkd.capture.preserve import Caches, Contents, drawn_state
+from fxkd.capture.twins import Fakes
 from fxkd.operations import split_operation
 from fxkd.points import Place, find_function, find_method, find_module, find_parameter
 
@@ -30,7 +30,8 @@ class Plan:
         operations: The points inside the forward of a module, by its path and the operation's name.
         places: The points on each function and method, by path.
         caches: What must be emptied after each run.
-        generators: Random generators of the model's own.
+        contents: What the model holds before it is run, and its own random generators.
+        fakes: What tensors without values are made with.
         kinds: What named functions do that fake tensors do not show, by path, as far as that is known.
     """
 
@@ -46,7 +47,8 @@ class Plan:
     operations: dict[tuple[str, str], PointName]
     places: dict[str, tuple[Place, tuple[PointName, ...]]]
     caches: Caches
-    generators: Generators
+    contents: Contents
+    fakes: Fakes
     kinds: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -92,12 +94,13 @@ class Plan:
             operations=operations,
             places=places,
             caches=Caches(),
-            generators=generators(model),
+            contents=Contents(model),
+            fakes=Fakes(),
         )
 
     def drawn(self) -> tuple[Any, ...]:
         """Give the states of all generators of Python and numpy, comparable by ``==``."""
-        return (*drawn_state(), self.generators.drawn())
+        return (*drawn_state(), self.contents.generators.drawn())
 
     def ancestors(self) -> set[int]:
         """Give the modules on the way to each point in a module, by every name that leads there.

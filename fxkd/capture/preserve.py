@@ -6,9 +6,11 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import _lru_cache_wrapper
+from functools import _lru_cache_wrapper, cached_property
+from operator import is_
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +24,17 @@ DEEP = 8  # how far below a module state is looked for
 
 
 @contextmanager
-def preserved(model: nn.Module, *, values: bool = False) -> Iterator[None]:
+def preserved(model: nn.Module, *, values: bool = False, contents: "Contents | None" = None) -> Iterator[None]:
     """Put back attributes, containers, random states and the grad mode at the end, also on failure.
 
     Args:
         model: What is about to run.
         values: Whether the run is on real tensors, so that parameters and buffers must be kept too.
+        contents: What the model holds, where that is known.
     """
-    contents = Contents(model)
-    tensors = _tensors(model) if values else []
-    copies = [(tensor, tensor.detach().clone()) for tensor in tensors]
-    own = generators(model)
+    contents = contents or Contents(model)
+    copies = contents.copies if values else []
+    own = contents.generators
     grad, states, own_states = torch.is_grad_enabled(), random_states(), own.states()
     try:
         yield
@@ -48,25 +50,38 @@ class Contents:
     """What a model, and what hangs on it, holds in attributes and containers."""
 
     def __init__(self, model: nn.Module) -> None:
+        self._model, self._parts = model, dict[int, Contents]()
         self._kept = [(holder, _content(holder)) for holder in _holders(model)]
 
+    @cached_property
+    def generators(self) -> Generators:
+        """The random generators that are the model's own."""
+        held = [part for _, content in self._kept for part in _items(content)]
+        return Generators.of(self._model, [*(holder for holder, _ in self._kept), *held])
+
     def _changed(self) -> list[tuple[Any, Any]]:
-        return [(holder, content) for holder, content in self._kept if not _same_content(_content(holder), content)]
+        return [(holder, content) for holder, content in self._kept if not _same_content(_view(holder), content)]
 
     def changed(self) -> bool:
         """Tell whether anything is another object now."""
         return bool(self._changed())
 
+    def of(self, module: nn.Module) -> "Contents":
+        """Give what a module of the model, and what hangs on it, holds now."""
+        known = self._parts.get(id(module))
+        if known is None or known.changed():
+            known = self._parts[id(module)] = Contents(module)
+        return known
+
+    @cached_property
+    def copies(self) -> list[tuple[Tensor, Tensor]]:
+        """The tensors of the model, each with a copy of what it held when first asked."""
+        return [(tensor, tensor.detach().clone()) for tensor in _tensors(self._model)]
+
     def put_back(self) -> None:
         """Let everything hold what it held."""
         for holder, content in self._changed():
             _refill(holder, content)
-
-
-def generators(model: nn.Module) -> Generators:
-    """Find the random generators that are a model's own."""
-    holders = _holders(model)
-    return Generators.of(model, [*holders, *(part for holder in holders for part in _parts(holder))])
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:
@@ -85,36 +100,55 @@ def _holders(model: nn.Module) -> list[Any]:
 
 
 def _may_hold(value: Any) -> bool:
-    if isinstance(value, NOT_STATE):
+    kind = type(value)
+    if issubclass(kind, NOT_STATE):
         return False
-    return isinstance(value, CONTAINERS) or hasattr(value, "__dict__") or bool(slots(value))
+    return issubclass(kind, CONTAINERS) or hasattr(value, "__dict__") or bool(slots(kind))
 
 
 def _parts(value: Any) -> list[Any]:
-    content = _content(value)
+    return _items(_view(value))
+
+
+def _items(content: Any) -> list[Any]:
     return list(content.values()) if isinstance(content, dict) else list(content)
+
+
+def _view(holder: Any) -> Any:
+    """Give what a container or an object holds; it may be the very thing in which that is held."""
+    if isinstance(holder, CONTAINERS):
+        return holder
+    named = slots(type(holder))
+    held = getattr(holder, "__dict__", {})
+    return {**held, **{name: getattr(holder, name) for name in named if hasattr(holder, name)}} if named else held
 
 
 def _content(holder: Any) -> Any:
     """Copy what a container or an object holds now."""
-    if isinstance(holder, dict):
-        return dict(holder)
-    if isinstance(holder, CONTAINERS):
-        return list(holder)
-    own = {name: getattr(holder, name) for name in slots(holder) if hasattr(holder, name)}
-    return dict(getattr(holder, "__dict__", {})) | own
+    content = _view(holder)
+    return dict(content) if isinstance(content, dict) else list(content)
 
 
-def slots(value: Any) -> list[str]:
+_slots: WeakKeyDictionary[type, tuple[str, ...]] = WeakKeyDictionary()
+
+
+def slots(kind: type) -> tuple[str, ...]:
     """Name the attributes that live in slots."""
-    named = [vars(cls).get("__slots__", ()) for cls in type(value).__mro__]
+    if kind not in _slots:
+        _slots[kind] = _named_slots(kind)
+    return _slots[kind]
+
+
+def _named_slots(kind: type) -> tuple[str, ...]:
+    named = [vars(cls).get("__slots__", ()) for cls in kind.__mro__]
     names = [name for names in named for name in ([names] if isinstance(names, str) else names)]
-    return [name for name in names if name not in ("__dict__", "__weakref__")]
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 def _same_content(one: Any, other: Any) -> bool:
-    left, right = (list(c.items()) if isinstance(c, dict) else [(None, item) for item in c] for c in (one, other))
-    return len(left) == len(right) and all(a is c and b is d for (a, b), (c, d) in zip(left, right, strict=True))
+    if len(one) != len(other) or not all(map(is_, one, other)):
+        return False
+    return not isinstance(other, dict) or all(map(is_, one.values(), other.values()))
 
 
 def _refill(holder: Any, content: Any) -> None:
@@ -122,7 +156,7 @@ def _refill(holder: Any, content: Any) -> None:
         holder.clear()
         holder.extend(content) if isinstance(holder, (list, deque)) else holder.update(content)
         return
-    named = slots(holder)
+    named = slots(type(holder))
     for name in named:
         if name in content:
             setattr(holder, name, content[name])

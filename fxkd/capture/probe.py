@@ -6,46 +6,14 @@ then the graph of another size is another graph.
 
 from collections.abc import Iterator
 from math import isnan
+from types import FunctionType
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from fxkd.capture.held import alike
 from fxkd.capture.tape import Tape, guard, guard_form
 from fxkd.errors import GuardError
-
-LARGE = 8
-
-
-def size_classes(names: tuple[str, ...], tensors: list[Tensor]) -> list[list[tuple[str, int]]]:
-    """Group the sizes of the inputs that stand for one thing: the batch, a length, the sides of an image."""
-    groups: dict[tuple[bool, int], list[tuple[str, int]]] = {}
-    for name, tensor in zip(names, tensors, strict=True):
-        for dim, size in enumerate(tensor.shape):
-            groups.setdefault((dim == 0, size), []).append((name, dim))
-    return list(groups.values())
-
-
-def other_sizes(size: int, *, is_batch: bool, on_values: bool) -> tuple[int, ...]:
-    """Give the sizes to try in place of ``size``: an odd one, and one that what divides ``size`` divides too.
-
-    A batch is tried smaller too, and, where no real values are needed for it, much larger.
-    """
-    larger = (size + 1, 2 * size) if size > LARGE else (2 * size + 1, 2 * size)
-    more = (size // 2, *(() if on_values else (64 * size,))) if is_batch else ()
-    return tuple(other for other in (*larger, *more) if other)
-
-
-def grown(names: tuple[str, ...], tensors: list[Tensor], places: list[tuple[str, int]], size: int) -> list[Tensor]:
-    """Give the tensors another size in the given dimensions; their values are repeated, never invented."""
-    larger = []
-    for name, tensor in zip(names, tensors, strict=True):
-        for dim in [dim for owner, dim in places if owner == name]:
-            rows = torch.arange(size, device=tensor.device) % tensor.shape[dim]
-            tensor = tensor.detach().index_select(dim, rows)
-        larger.append(tensor)
-    return larger
 
 
 def guard_shape(tensor: Tensor, sizes: tuple[int | None, ...]) -> None:
@@ -112,7 +80,7 @@ def other_objects(tape: Tape, again: Tape) -> list[str]:
 def _same_constant(target: str, tape: Tape, other: Tape) -> bool:
     key = target.rpartition(".")[2]
     one, again = _held(tape, key), _held(other, key)
-    if one is again or (isinstance(one, bytes) and one == again):
+    if one is again or (isinstance(one, bytes) and one == again) or _same_function(one, again):
         return True
     if isinstance(one, nn.Module):  # one that the forward makes, for a named function
         return alike(one, again)
@@ -121,6 +89,20 @@ def _same_constant(target: str, tape: Tape, other: Tape) -> bool:
 
 def _held(tape: Tape, key: str) -> Any:
     return getattr(tape.constants, key, None)
+
+
+def _same_function(one: Any, other: Any) -> bool:
+    """Tell whether two functions, made anew at each call, do the same: one code, and the same plain data beside it."""
+    if not (isinstance(one, FunctionType) and isinstance(other, FunctionType)):
+        return False
+    held, other_held = _closed_over(one), _closed_over(other)
+    plain = all(isinstance(part, (int, float, str, type(None))) for part in held)
+    return one.__code__ is other.__code__ and plain and all(map(same_constant, held, other_held))
+
+
+def _closed_over(function: FunctionType) -> list[Any]:
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return [*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
 
 
 def _same_arguments(one: Any, other: Any, numbers: dict[fx.Node, int]) -> bool:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fxkd import patcher
 from fxkd.capture.anew import make_anew
@@ -18,7 +19,8 @@ from fxkd.capture.inputs import Inputs, Layout, split, with_rows
 from fxkd.capture.lines import drawing_line, quiet_log, raising_line
 from fxkd.capture.plan import Plan
 from fxkd.capture.preserve import preserved, shift_drawn_state
-from fxkd.capture.probe import grown, made_anew, other_objects, other_sizes, pin, same_program, size_classes
+from fxkd.capture.probe import made_anew, other_objects, pin, same_program
+from fxkd.capture.sizes import Tries
 from fxkd.capture.tape import Tape
 from fxkd.capture.tidy import tidy
 from fxkd.capture.trace import REMEDY, Known, MustOpen, MustSee, trace
@@ -99,7 +101,7 @@ def _discovered(plan: Plan, before: Known | None = None, *, other_draws: bool = 
     watch = Watch(frozenset(before.leaves if before else ()), frozenset(opened), plan.grad)
     found = Discovery()
     if plan.places or watch.leaves:
-        with preserved(plan.model, values=on_values):
+        with preserved(plan.model, values=on_values, contents=plan.contents):
             if other_draws:
                 shift_drawn_state()
             places = [place for place, _ in plan.places.values()]
@@ -123,7 +125,7 @@ def _recorded(plan: Plan, known: Known, *, steady: bool = False, on_values: bool
     ``steady`` checks that the next call is the same.
     """
     for _ in range(2 * len(plan.paths) + 1):
-        with preserved(plan.model, values=False):
+        with preserved(plan.model, contents=plan.contents):
             start = plan.drawn()
             try:
                 tape = trace(plan, known)
@@ -159,7 +161,10 @@ def _values_needed(plan: Plan, found: MustSee) -> ValuesNeededError:
 
 def _refuse_unsteady(plan: Plan, known: Known, tape: Tape) -> None:
     """Run once more on what the first run left behind: the next step must be the same program."""
-    again = trace(plan, known, tape.mode)
+    try:
+        again = trace(plan, known, tape.mode)
+    except CaptureError as error:
+        raise CaptureError(f"{plan.name}: the forward does something else at the second call: {error}") from error
     names = ", ".join(map(repr, tape.written))
     if not same_program(tape, again):
         made = ", ".join(other_objects(tape, again))
@@ -175,7 +180,7 @@ def _refuse_unsteady(plan: Plan, known: Known, tape: Tape) -> None:
 
 
 def _refuse_draw(plan: Plan, known: Known) -> None:
-    with preserved(plan.model, values=False):
+    with preserved(plan.model, contents=plan.contents):
         line = drawing_line(lambda: trace(plan, known), plan.drawn)
     raise CaptureError(
         f"{plan.name}: what a generator of Python's or numpy's random numbers gives at {line} would be the same at "
@@ -202,27 +207,19 @@ def _refuse_frozen_draws(plan: Plan, known: Known, tape: Tape) -> None:
 
 def _frozen_sizes(plan: Plan, known: Known, tape: Tape) -> list[tuple[str, int]]:
     """List the sizes of inputs, by name and dimension, for which the graph holds only as they are."""
-    classes = size_classes(plan.layout.names, split(plan.inputs.args, plan.inputs.kwargs)[1])
-    with quiet_log():
-        return [place for places in classes if _is_frozen(plan, known, tape, places) for place in places]
-
-
-def _is_frozen(plan: Plan, known: Known, tape: Tape, places: list[tuple[str, int]]) -> bool:
-    """Tell whether the graph is another one, or none, where the inputs have another size in ``places``."""
     names, tensors = plan.layout.names, split(plan.inputs.args, plan.inputs.kwargs)[1]
-    size = tensors[names.index(places[0][0])].shape[places[0][1]]
-    taken, on_values = False, bool(plan.places or known.leaves)
-    for other_size in other_sizes(size, is_batch=places[0][1] == 0, on_values=on_values):
-        other_plan = replace(plan, inputs=plan.layout.fill(grown(names, tensors, places, other_size)))
-        try:
-            other = _recorded(other_plan, _discovered(other_plan, known))
-        except LookupError:  # Python looked something up by a size
-            return True
-        except Exception as error:  # noqa: BLE001 (whatever it is: the model does not take this size)
-            if isinstance(error.__cause__, LookupError):
-                return True
-            continue
-        taken = True
-        if not same_program(tape, other):
-            return True
-    return not taken
+    tries = Tries(partial(_is_same, plan, known, tape), on_values=bool(plan.places or known.leaves))
+    with quiet_log():
+        return tries.frozen(names, tensors)
+
+
+def _is_same(plan: Plan, known: Known, tape: Tape, tensors: list[Tensor]) -> bool | None:
+    """Tell whether the graph is the same on other inputs; None where the model does not take them."""
+    other_plan = replace(plan, inputs=plan.layout.fill(tensors))
+    try:
+        other = _recorded(other_plan, _discovered(other_plan, known))
+    except LookupError:  # Python looked something up by a size
+        return False
+    except Exception as error:  # noqa: BLE001 (whatever it is: the model does not take this size)
+        return False if isinstance(error.__cause__, LookupError) else None
+    return same_program(tape, other)

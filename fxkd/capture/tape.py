@@ -165,7 +165,7 @@ class Tape:
         if isinstance(value, Tensor):
             return self.node_of(value) or self._tensor_from_elsewhere(value)
         if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return type(value)(*map(self.argument, value))
+            return self._named_tuple(value)
         if type(value) in (tuple, torch.Size):
             return tuple(map(self.argument, value))
         if type(value) is list:
@@ -177,6 +177,15 @@ class Tape:
         if isinstance(value, CONSTANTS):
             return _plain(value)
         return self._object(value)
+
+    def _named_tuple(self, value: Any) -> Any:
+        """Make a named tuple of values of the run anew from its fields: a graph finds its class in no other way."""
+        fields = tuple(map(self.argument, value))
+        if not any(isinstance(leaf, (Tensor, Tracked)) for leaf in leaves(tuple(value))):
+            return type(value)(*fields)
+        made = self.graph.call_function(type(value), fields)
+        made.meta.update(val=value, storages=storages(value))
+        return made
 
     def _object(self, value: Any) -> Any:
         """Turn something that is neither tensor nor plain data into an argument."""

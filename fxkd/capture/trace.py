@@ -76,14 +76,15 @@ def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
         MustSee: What leaves give must be seen on values.
         CaptureError: The model does what a graph cannot hold.
     """
-    is_first, mode = mode is None, mode or FakeTensorMode(allow_non_fake_inputs=True)
+    is_first, mode = mode is None, mode or plan.fakes.mode()
     with ExitStack() as stack:
         stack.callback(plan.caches.empty_filled)
         twins = stack.enter_context(fake_twins(plan.model, mode))
         tape = Tape(plan.name, twins, plan.paths, mode)
-        held = Parts(plan.model), plan.generators
+        held = Parts(plan.model), plan.contents
         calls = Calls(tape, plan.paths, known.opened, plan.modules, *held, known.leaves, plan.kinds)
         fakes = _placeholders(plan, tape, mode)
+        plan.fakes.note([*(twin for twin, _ in twins.values()), *fakes])
         given = plan.layout.fill(fakes)
         attributes = Attributes.of(plan.model)
         stack.enter_context(torch.set_grad_enabled(plan.grad))

@@ -3,7 +3,9 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
@@ -17,6 +19,33 @@ def fake_of(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
         fake: Tensor = mode.from_tensor(tensor, static_shapes=True)
     return fake
+
+
+class Fakes:
+    """A mode for run after run: what it once made a fake of has it, as long as no run changed what a fake can show."""
+
+    def __init__(self) -> None:
+        self._mode, self._made = FakeTensorMode(allow_non_fake_inputs=True), list[tuple[Tensor, Any]]()
+
+    def mode(self) -> FakeTensorMode:
+        """Give a mode of which every fake is as it was made."""
+        if any(_shown(fake) != shown for fake, shown in self._made):
+            self.__init__()  # type: ignore[misc]
+        return self._mode
+
+    def note(self, fakes: list[Tensor]) -> None:
+        """Keep how fakes look before a run."""
+        known = {id(fake) for fake, _ in self._made}
+        self._made += [(fake, _shown(fake)) for fake in fakes if id(fake) not in known]
+
+
+def _shown(fake: Tensor) -> Any:
+    """Give all that a program can see of a fake."""
+    with torch._C.DisableTorchFunction():
+        gradient = id(fake.grad) if fake.is_leaf else None  # torch warns where there can be none
+        flags = fake.requires_grad, fake.is_leaf, fake.dtype, fake.device, gradient, id(fake._backward_hooks)
+        own = {key: id(value) for key, value in fake.__dict__.items()}
+        return fake.shape, fake.stride(), fake.untyped_storage()._cdata, flags, own
 
 
 @contextmanager

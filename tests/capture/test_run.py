@@ -1,10 +1,11 @@
 """What cannot be a graph is refused, with the line and the remedy."""
 
+import inspect
 import random
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -295,6 +296,82 @@ def test_a_tensor_in_a_global_cache_is_refused() -> None:
     with pytest.raises(CaptureError, match="cached_positions"):
         graph_of(Model(lambda h: h + cached_positions(4)), batch(2))
     CACHE.clear()
+
+
+class Pair(NamedTuple):
+    one: Tensor
+    rest: tuple[Tensor, int]
+
+
+def test_named_tuples_are_given() -> None:
+    assert_replays(Model(lambda x: Pair(x, (x.relu(), x.shape[0]))), (batch(2),), (batch(3),))
+
+
+def test_hooks_on_tensors_that_each_call_makes_anew() -> None:
+    def hooked(x: Tensor) -> Tensor:
+        factor = 3.0
+        if x.requires_grad:
+            x.register_hook(lambda gradient, more=2.0: gradient * factor * more)
+        return x.relu()
+
+    assert_replays(Model(hooked), (batch(2),), (batch(3),))
+
+
+def test_hooks_that_hold_a_tensor_are_refused() -> None:
+    def hooked(x: Tensor) -> Tensor:
+        scale = x.detach().mean()
+        x.register_hook(lambda gradient: gradient * scale)
+        return x.relu()
+
+    refused(hooked, match="makes an object 'function' at each call")
+
+
+def test_what_one_call_leaves_to_the_next_is_refused() -> None:
+    past: list[Tensor] = []
+
+    def remembers(x: Tensor) -> Tensor:
+        past.append(x.detach().mean())
+        return x + past[0]
+
+    model = Model(remembers)
+    model.past = past
+    with pytest.raises(CaptureError, match=r"something else at the second call: .*made by code that torch functions"):
+        captured(model, batch(2))
+
+
+def test_torchscript_is_refused() -> None:
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        scripted = torch.jit.trace(nn.Linear(4, 4), batch(2))
+    for model in (scripted, nn.Sequential(scripted, nn.ReLU())):
+        with pytest.raises(CaptureError, match=r"is TorchScript.*backend='eager'"):
+            captured(model, batch(2))
+
+
+def test_torch_calling_a_named_function_for_its_fakes_is_no_call() -> None:
+    """To find the sizes of a stack of tensors without values torch calls ``torch.cat``."""
+    path = f"{__name__}.torch.cat"
+
+    def both(x: Tensor) -> Tensor:
+        return torch.cat([torch.stack([x, x.relu()], dim=1).flatten(1), x], dim=1)
+
+    point = PointName("FunctionOutputs", path)
+    assert_replays(Model(both), (batch(2),), (batch(3),), points=[point])
+    nodes = captured(Model(both), batch(2), points=[point]).graph.nodes
+    assert [len(node.meta["calls"]) for node in nodes if "calls" in node.meta] == [1]
+
+
+class AsksForSignature(Model):
+    def part(self, x: Tensor, scale: float) -> Tensor:
+        return x.relu() * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = len(inspect.signature(self.part).parameters)
+        return self.part(self.fc(x), float(count)) if count == 2 else x
+
+
+def test_a_named_method_keeps_its_signature() -> None:
+    point = PointName("MethodOutputs", f"{__name__}.AsksForSignature.part")
+    assert_replays(AsksForSignature(torch.relu), (batch(2),), (batch(3),), points=[point])
 
 
 class CountsBehindAComparison(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from fxkd.capture.twins import fake_twins
+from fxkd.capture.twins import Fakes, fake_twins
 from tests.capture.replay import assert_replays, captured, graph_of
 from tests.support.models.tied import Tied
 from tests.support.oracle import assert_same
@@ -145,3 +145,17 @@ def test_tied_case_of_the_suite_trains_one_weight() -> None:
         output = run(tokens)
         torch.stack([leaf.square().sum() for leaf in torch.utils._pytree.tree_leaves(output)]).sum().backward()
     assert_same({n: p.grad for n, p in copied.named_parameters()}, {n: p.grad for n, p in model.named_parameters()})
+
+
+def test_fakes_are_kept_until_a_run_changes_them() -> None:
+    fakes, weight = Fakes(), nn.Parameter(torch.ones(2))
+    mode = fakes.mode()
+    twin = mode.from_tensor(weight)
+    fakes.note([twin])
+    assert fakes.mode() is mode
+    twin.requires_grad_(False)
+    assert fakes.mode() is not mode
+    other = fakes.mode()
+    fakes.note([other.from_tensor(weight)])
+    other.from_tensor(weight).seen = True
+    assert fakes.mode() is not other

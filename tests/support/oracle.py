@@ -311,12 +311,14 @@ def pop(original: Callable[..., Any], queue: deque[Any]) -> Callable[..., Any]:
 
 def resolve(path: str) -> tuple[object, str]:
     """Split ``package.module.Class.name`` into the object that holds the last name, and that name."""
-    owner_path, _, name = path.rpartition(".")
-    try:
-        return importlib.import_module(owner_path), name
-    except ModuleNotFoundError:
-        module_path, _, class_name = owner_path.rpartition(".")
-        return getattr(importlib.import_module(module_path), class_name), name
+    *owners, name = path.split(".")
+    for length in range(len(owners), 0, -1):
+        try:
+            module = importlib.import_module(".".join(owners[:length]))
+        except ModuleNotFoundError:
+            continue
+        return functools.reduce(getattr, owners[length:], module), name
+    raise ModuleNotFoundError(path)
 
 
 @contextmanager
