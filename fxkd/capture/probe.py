@@ -100,6 +100,24 @@ def same_program(one: fx.Graph, other: fx.Graph, held: nn.Module, other_held: nn
     return len(one.nodes) == len(other.nodes)
 
 
+def learn_memory(one: fx.Graph, other: fx.Graph) -> None:
+    """Let ``one`` know what the same program does to memory at other sizes: a module may write to its input at some.
+
+    What its nodes write to and live in grows by what it is in ``other``, so that it holds for both.
+    """
+    place: dict[int, frozenset[int]] = {}  # memory of the other's -> of ours that may be the same
+    for left, right in zip(one.nodes, other.nodes, strict=False):
+        if left.target is guard and left.args[1:3] != right.args[1:3]:
+            return  # from here on it is another program
+        own = left.meta.get("storages", frozenset())
+        for memory in right.meta.get("storages", frozenset()):
+            place.setdefault(memory, own)
+        for key in ("storages", "mutates"):
+            found = [place.get(memory, frozenset()) for memory in right.meta.get(key, frozenset())]
+            if found:
+                left.meta[key] = left.meta.get(key, frozenset()).union(*found)
+
+
 def _same_constant(target: str, held: nn.Module, other_held: nn.Module) -> bool:
     key = target.rpartition(".")[2]
     one, other = getattr(held, key, None), getattr(other_held, key, None)

@@ -17,7 +17,7 @@ from fxkd.capture.inputs import Inputs, Layout, split
 from fxkd.capture.lines import drawing_line
 from fxkd.capture.plan import Plan
 from fxkd.capture.preserve import preserved, shift_drawn_state
-from fxkd.capture.probe import grown, other_sizes, pin, quiet_log, same_program, size_classes
+from fxkd.capture.probe import grown, learn_memory, other_sizes, pin, quiet_log, same_program, size_classes
 from fxkd.capture.tape import Tape
 from fxkd.capture.tidy import tidy
 from fxkd.capture.trace import REMEDY, MustOpen, trace
@@ -182,4 +182,5 @@ def _is_frozen(plan: Plan, opened: set[int], tape: Tape, places: list[tuple[str,
         taken = True
         if not same_program(tape.graph, other.graph, tape.constants, other.constants):
             return True
+        learn_memory(tape.graph, other.graph)
     return not taken

@@ -98,3 +98,40 @@ def test_what_a_dataclass_holds_is_copied_where_it_is_written_to(backend: Any, i
     own = given if is_delivered else own
     torch.testing.assert_close(out.loss, nn.functional.mse_loss(own, given))
     torch.testing.assert_close(out.output, student.last(own * 3))
+
+
+class WritesIfLarge(nn.Module):
+    """Writes to its input, but not in a batch as small as that on which it is captured."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mul_(3) if x.shape[0] > 3 else x * 3
+
+
+class HoldsWriter(Net):
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.writer = WritesIfLarge()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.writer(self.first(x)))
+
+
+@pytest.mark.parametrize(("kind", "source"), [("ModuleOutputs", "first"), ("ModuleInputs", "writer")])
+@pytest.mark.parametrize("sizes", [(3, 6), (6, 3)])
+def test_a_module_that_is_one_node_writes_to_its_input_at_other_sizes(kind: str, source: str, sizes: Any) -> None:
+    student, teacher = HoldsWriter(0), HoldsWriter(1)
+    point = {"point": {"type": kind, "source": source}}
+    choice = {"recorder": "point"} | ({"data_idx": 0} if kind == "ModuleInputs" else {})
+    spec = spec_of(
+        student_recorders=point,
+        teacher_recorders=point,
+        distill_losses={"loss": nn.MSELoss()},
+        loss_forward_mappings={
+            "loss": {"input": choice | {"from_student": True}, "target": choice | {"from_student": False}}
+        },
+    )
+    distiller = fxkd.prepare(student, teacher, spec, example_inputs=torch.ones(sizes[0], 4), verify=False)
+    for size in sizes:
+        x = torch.ones(size, 4)
+        torch.testing.assert_close(distiller(x).loss, nn.functional.mse_loss(student.first(x), teacher.first(x)))
+    assert len(distiller.programs) == 1
