@@ -14,7 +14,7 @@ _CONTRACT = (
 _classes: dict[str, type] = {}
 
 
-def algorithm(name: Any) -> Callable[[AlgorithmClass], AlgorithmClass]:
+def algorithm(name: Any, *, replace: bool = False) -> Callable[[AlgorithmClass], AlgorithmClass]:
     """Return a decorator that puts a class under ``name``, so that ``fxkd.build_algorithm`` finds it by ``type``.
 
     The class has a classmethod ``prepare(...)``, which makes an object of it, and a method
@@ -22,6 +22,7 @@ def algorithm(name: Any) -> Callable[[AlgorithmClass], AlgorithmClass]:
 
     Args:
         name: What configs call it; it belongs to one class. The same class defined again takes its own place.
+        replace: Whether the class takes the place of another one of that name.
 
     Raises:
         SpecError: The name belongs to another class already, or the class lacks one of the two.
@@ -44,7 +45,7 @@ def algorithm(name: Any) -> Callable[[AlgorithmClass], AlgorithmClass]:
     def decorate(cls: AlgorithmClass) -> AlgorithmClass:
         _refuse_incomplete(name, cls)
         known = _classes.get(name, cls)
-        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        if not replace and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise SpecError([f"the algorithm {name!r} is {known.__module__}.{known.__qualname__} already"])
         _classes[name] = cls
         return cls

@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from fxkd.capture import Captured, Inputs, PointName
 from fxkd.errors import PointError, Problems
+from fxkd.operations import MARK, split_operation
 from fxkd.passes.insert_deliveries import takers_of
 from fxkd.points import find_function, find_method, find_module, find_parameter
 from fxkd.records import pick
@@ -96,6 +97,8 @@ def delivered_point(delivery: Delivery, *, gives: bool) -> PointName:
 
 def point_of(recorder: Recorder) -> PointName:
     """Give the point that a recorder names; a gradient is taken where a module's output is."""
+    if recorder.type == "ModuleOutputs" and MARK in recorder.source:
+        return PointName("Operation", recorder.source)
     return PointName("ModuleOutputs" if recorder.is_of_gradients else recorder.type, recorder.source)
 
 
@@ -110,6 +113,8 @@ def check_path(model: object, point: PointName, where: str, problems: Problems) 
             return  # said by check_models
         elif point.kind == "Parameter":
             find_parameter(model, point.path)
+        elif point.kind == "Operation":
+            find_module(model, split_operation(point.path)[0])
         else:
             find_module(model, point.path)
     except PointError as error:

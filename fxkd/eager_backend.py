@@ -11,10 +11,10 @@ from torch.utils.checkpoint import CheckpointFunction
 from fxkd.capture import Inputs, Layout, split
 from fxkd.capture.blame import refuse_call
 from fxkd.eager import DistillDeliveryManager, ModuleGradientsRecorder, ParameterRecorder, RecorderManager
+from fxkd.eager.picking import picked
 from fxkd.errors import CaptureError, PointError, SpecError
 from fxkd.passes.insert_losses import NONE, add_losses, mean_of, no_argument, returned_losses
 from fxkd.patcher import patched
-from fxkd.records import detached
 from fxkd.spec import Delivery, Recorder, Reference, Spec, StudentLoss
 from fxkd.spec.vocabulary import DELIVERIES
 from fxkd.teachers import Teachers
@@ -136,22 +136,7 @@ class EagerBackend:
     def _value(self, reference: Reference, recorders: dict[bool, RecorderManager], given: "Given", where: str) -> Any:
         if reference.from_input is not None:
             return given.named(reference.from_input, where)
-        value = self._connected(reference, recorders[bool(reference.from_student)], where)
-        return detached(value) if reference.detach else value
-
-    def _connected(self, reference: Reference, manager: RecorderManager, where: str) -> Any:
-        value = reference.of_records(
-            lambda name: manager.get_recorder(name).get_record_data(reference.record_idx, reference.data_idx)
-        )
-        if reference.connector is not None:
-            value = self.modules["connectors"][reference.connector](value)
-        if reference.connector_idx is None:
-            return value
-        try:
-            return value[reference.connector_idx]
-        except (IndexError, KeyError, TypeError):
-            what = f"is {reference.connector_idx}, but the connector gives a {type(value).__name__}"
-            raise PointError(f"{where}.connector_idx: {what} without such a part") from None
+        return picked(reference, recorders[bool(reference.from_student)], self.modules["connectors"], where)
 
     def _loss_of_teachers(self, taught: Any, given: "Given") -> Any:
         """Give the own loss of the teacher; of several the sum."""

@@ -84,7 +84,7 @@ class PointTable(Sequence[Point]):
             yield f"{count} {'module is' if count == 1 else 'modules are'} never called: {names}"
 
 
-def points(model: nn.Module, example_inputs: Any) -> PointTable:
+def points(model: nn.Module, example_inputs: Any, *, ops: bool = False) -> PointTable:
     """List everything that a spec can name in ``model``: its modules, and the functions and methods its code calls.
 
     The model runs twice, in the mode it is in, on tensors without values; if it cannot, on the inputs themselves. It is
@@ -100,6 +100,8 @@ def points(model: nn.Module, example_inputs: Any) -> PointTable:
     Args:
         model: Any module.
         example_inputs: A tuple of positionals, a dict of keywords, ``fxkd.Inputs`` or one tensor.
+        ops: Whether to list operations too: ``layer1.0:add`` is what ``add`` gives in the forward of ``layer1.0``,
+            which no module, function or method of the model's own may be called for.
 
     Raises:
         CaptureError: The model does not run on the inputs; says where.
@@ -112,19 +114,25 @@ def points(model: nn.Module, example_inputs: Any) -> PointTable:
     ModuleOutputs  1         0  (2, 8, 4, 4)  float32         8       2           0
     >>> table.find("1")[0].shape
     (2, 8, 4, 4)
+    >>> print(points(nn.Sequential(nn.ReLU()), torch.zeros(2, 3), ops=True))
+    kind           path    index  shape   dtype    channels  stride  parameters
+    ModuleOutputs  ''          0  (2, 3)  float32         3       -           0
+    ModuleOutputs  0           0  (2, 3)  float32         3       -           0
+    ModuleOutputs  0:relu      0  (2, 3)  float32         3       -           -
     """
     if not isinstance(model, nn.Module):
         raise PointError(f"points are those of an nn.Module, not of a {type(model).__name__}.")
     inputs = Inputs.of(example_inputs)
     height = next((t.shape[2] for t in tensors((inputs.args, inputs.kwargs)) if t.dim() == 4), None)
-    calls = watch(model, inputs)
+    calls = watch(model, inputs, operations=ops)
     rows: list[Point] = []
     for path, module in model.named_modules(remove_duplicate=False):
         count = sum(parameter.numel() for parameter in module.parameters())
         rows += _rows(PointName("ModuleOutputs", path), calls.get(id(module), []), height, count)
     for name, given in calls.items():
         if isinstance(name, PointName):
-            rows += _rows(name, given, height, None)
+            kind = "ModuleOutputs" if name.kind == "Operation" else name.kind
+            rows += _rows(PointName(kind, name.path), given, height, None)
     return PointTable(rows, [path for path, module in model.named_modules() if id(module) not in calls])
 
 

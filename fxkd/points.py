@@ -193,6 +193,8 @@ def _module_hint(model: nn.Module, path: str) -> str:
         return f" {path!r} is a parameter: record it with type 'Parameter'."
     if path in dict(model.named_buffers(remove_duplicate=False)):
         return f" {path!r} is a buffer, not a module: record the module that gives a value made of it."
+    if ":" in path:
+        return " An operation, such as 'layer1.0:add', is a point of type 'ModuleOutputs' alone."
     return offer(nearest_paths(path, [name for name, _ in model.named_modules(remove_duplicate=False)]))
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxkd.capture import Inputs, Layout, PointName, capture, split
-from fxkd.checks import Ran, check_path, check_records
+from fxkd.capture import Inputs, Layout, capture, split
+from fxkd.checks import Ran, check_path, check_records, point_of
 from fxkd.errors import Problems, SpecError
 from fxkd.graph_backend import GraphBackend
 from fxkd.passes import InsertLosses, InsertRecords, ProtectRecords, join, run
@@ -46,7 +46,9 @@ def record(model: nn.Module, recorders: Recorders, example_inputs: Any = None) -
         raise SpecError([f"model: is a {type(model).__name__}; give an nn.Module"])
     read = _read(recorders, problems)
     for name, recorder in read.items():
-        check_path(model, PointName(recorder.type, recorder.source), f"recorders.{name}.source", problems)
+        if recorder.is_of_gradients:
+            problems.add(f"recorders.{name}.type", "a gradient is that of a loss; fxkd.record has none")
+        check_path(model, point_of(recorder), f"recorders.{name}.source", problems)
     problems.raise_if_any()
     recorded = Recorded(model, read)
     if example_inputs is not None:
@@ -99,7 +101,7 @@ def _read(recorders: Any, problems: Problems) -> dict[str, Recorder]:
 
 
 def _build(model: nn.Module, recorders: Mapping[str, Recorder], inputs: Inputs, extra: Mapping[str, Tensor]) -> Program:
-    points = {name: PointName(recorder.type, recorder.source) for name, recorder in recorders.items()}
+    points = {name: point_of(recorder) for name, recorder in recorders.items()}
     layout = Layout.of(inputs, model)
     grad = torch.is_grad_enabled()
     captured = capture(model, inputs, name="model", points=points.values(), grad=grad, layout=layout)

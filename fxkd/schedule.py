@@ -76,6 +76,12 @@ class Schedule:
             return float(options["start"]) * float(options["factor"]) ** _drops(options, step)
         return _on(CURVES[self.given["schedule"]], step, **options)
 
+    @property
+    def last(self) -> float:
+        """Where it arrives, as far as that can be told; of a function, the first value."""
+        given: Any = {} if callable(self.given) else self.given
+        return self.at(given.get("begin", 0) + given.get("steps", 0) + max(given.get("at", ()), default=0))
+
 
 def is_schedule(value: Any) -> bool:
     """Tell whether a value in the place of a number is a schedule."""

@@ -1,7 +1,7 @@
 """Why a point that exists is never called, found by running the model once more, and what to name instead."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,9 +11,10 @@ from torch import nn
 
 from fxkd import patcher
 from fxkd.capture import Inputs, PointName
-from fxkd.errors import FxkdError
+from fxkd.errors import FxkdError, did_you_mean
 from fxkd.lookups import lookups
 from fxkd.nearest import as_ranges
+from fxkd.operations import operations_seen, split_operation
 from fxkd.patcher import patched
 from fxkd.points import Place, find_function, find_method, find_module, original
 from fxkd.watch import run_once
@@ -31,6 +32,8 @@ def why_unreached(model: nn.Module, side: str, point: PointName, inputs: Inputs)
     >>> why_unreached(model, "student", PointName("ModuleOutputs", "fc"), Inputs((torch.ones(1, 2),)))
     "'fc' exists, but the student does not call it in its forward, neither in train nor in eval mode, with these inputs"
     """
+    if point.kind == "Operation":
+        return _why_operation(model, side, point, inputs)
     what = f"{point.path!r} exists, but the {side} does not call it in its forward"
     if point.kind.startswith("Module"):
         return what + _why_module(model, point, inputs)
@@ -44,6 +47,30 @@ class Ran:
     modules: set[int] = field(default_factory=set)
     forwards: set[int] = field(default_factory=set)
     places: set[str] = field(default_factory=set)
+
+
+def _why_operation(model: nn.Module, side: str, point: PointName, inputs: Inputs) -> str:
+    path, name = split_operation(point.path)
+    module, done = find_module(model, path), _operations(model, inputs)
+    if id(module) not in done:
+        return why_unreached(model, side, PointName("ModuleOutputs", path), inputs)
+    where = f"the forward of {path!r} ({type(module).__name__})"
+    if name in done[id(module)]:
+        return f"{where} does {name!r} only inside a function that is one node here; name that function"
+    other = _in_other_mode(model, lambda: _operations(model, inputs))
+    if name in other.get(id(module), ()):
+        return f"{where} does no {name!r}" + _only_in_other(model)
+    has = ", ".join(map(repr, done[id(module)])) or "none of its own"
+    return f"{where} does no {name!r}; its operations are {has}." + did_you_mean(name, done[id(module)])
+
+
+def _operations(model: nn.Module, inputs: Inputs) -> dict[int, dict[str, None]]:
+    """List the operations of each module that ran, by its identity; nothing if the model does not run."""
+    ran = _ran(model, inputs)
+    done: dict[int, dict[str, None]] = {key: {} for key in (ran.modules if ran else ())}
+    with operations_seen(model, lambda module, name, value: done[id(module)].setdefault(name)), suppress(FxkdError):
+        run_once(model, inputs)
+    return done
 
 
 def _why_module(model: nn.Module, point: PointName, inputs: Inputs) -> str:

@@ -3,7 +3,7 @@
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -24,6 +24,7 @@ from fxkd.capture.structure import parts, tensors
 from fxkd.capture.twins import fake_of, fake_twins
 from fxkd.errors import CaptureError
 from fxkd.lookups import called_by_model, lookups
+from fxkd.operations import MARK, operations_seen
 from fxkd.patcher import patched
 
 
@@ -39,12 +40,12 @@ _may_run_on_values = ContextVar("_may_run_on_values", default=True)
 Calls = dict[int | PointName, list[Call]]  # of modules by identity, of functions and methods by name
 
 
-def watch(model: nn.Module, inputs: Inputs) -> Calls:
+def watch(model: nn.Module, inputs: Inputs, *, operations: bool = False) -> Calls:
     """Run ``model`` and see what is called; the model is left as it was.
 
     It runs once to see which functions and methods there are and once with a watch on each: on tensors without values,
     or, where that fails, on the inputs themselves. Functions and methods are listed if they gave a tensor and a line
-    of the model's own code called them.
+    of the model's own code called them. ``operations`` too are listed on request, by name.
 
     Raises:
         CaptureError: The model does not run on the inputs; says where.
@@ -55,9 +56,9 @@ def watch(model: nn.Module, inputs: Inputs) -> Calls:
     """
     with patcher.lock, torch.compiler.set_stance("force_eager"):
         try:
-            return _watch(lambda: _run_without_values(model, inputs))
+            return _watch(lambda: _run_without_values(model, inputs), model if operations else None)
         except Exception:  # noqa: BLE001 (whatever it is, the run on values tells whether it is the model's)
-            return _watch(lambda: _run(model, inputs))
+            return _watch(lambda: _run(model, inputs), model if operations else None)
 
 
 def run_once(model: nn.Module, inputs: Inputs) -> None:
@@ -87,7 +88,7 @@ def never_on_values() -> Iterator[None]:
         _may_run_on_values.reset(token)
 
 
-def _watch(run: Callable[[], object]) -> Calls:
+def _watch(run: Callable[[], object], operating: nn.Module | None) -> Calls:
     named = list(lookups(run))
     calls: Calls = defaultdict(list)
     by_model: set[PointName] = set()
@@ -95,6 +96,8 @@ def _watch(run: Callable[[], object]) -> Calls:
         stack.enter_context(patched(nn.Module, "__call__", _module_watcher(calls)))
         for name, place in named:
             stack.enter_context(patched(place.owner, place.name, _watcher(name, calls, by_model)))
+        if operating is not None:
+            stack.enter_context(_operations_watched(operating, calls, by_model))
         run()
     useful = {name for name in by_model if any(call.dtypes for call in calls[name])}
     return {key: given for key, given in calls.items() if isinstance(key, int) or key in useful}
@@ -110,6 +113,17 @@ def _module_watcher(calls: Calls) -> Callable[[Callable[..., Any]], Callable[...
         return call
 
     return wrap
+
+
+def _operations_watched(model: nn.Module, calls: Calls, named: set[PointName]) -> AbstractContextManager[None]:
+    paths = {id(module): path for path, module in model.named_modules()}
+
+    def see(module: nn.Module, name: str, value: Any) -> None:
+        point = PointName("Operation", f"{paths[id(module)]}{MARK}{name}")
+        calls[point].append(_seen(value))
+        named.add(point)
+
+    return operations_seen(model, see)
 
 
 def _watcher(

@@ -1,5 +1,6 @@
 """Classes written for MMRazor or GML: what changes is the line that imports their base and registry."""
 
+import copy
 import inspect
 from collections.abc import Generator
 from typing import Any
@@ -10,31 +11,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fxkd
-from fxkd import registry
+from fxkd import algorithms, registry
 from fxkd.compat import (
     ALGORITHMS,
     CONNECTORS,
-    DISTILLERS,
     HEADS,
     LOSSES,
     MODELS,
+    BaseAlgorithm,
     BaseConnector,
     BaseDistillationHead,
+    BaseDistiller,
     BaseLoss,
+    ConfigurableDistiller,
     build_connector,
     build_loss,
 )
-from fxkd.errors import SpecError, SpecWarning
+from fxkd.compat.modules import distillers
+from fxkd.errors import SpecError
 from fxkd.spec import Spec
 
 
 @pytest.fixture(autouse=True)
 def registered_for_one_test() -> Generator[None]:
-    families = (registry.losses, registry.connectors)
+    families = (registry.losses, registry.connectors, distillers)
     for family in families:
         family.names()
     before = [dict(family._classes) for family in families]
+    known = dict(algorithms._classes)
     yield
+    algorithms._classes.clear()
+    algorithms._classes.update(known)
     for family, classes in zip(families, before, strict=True):
         family._classes = classes
 
@@ -194,15 +201,123 @@ def test_what_is_no_module_is_refused(family: Any) -> None:
         family.register_module()(lambda feature: feature)
 
 
-@pytest.mark.parametrize("family", [MODELS, DISTILLERS, ALGORITHMS])
-def test_distillers_and_algorithms_are_kept_out(family: Any) -> None:
+@pytest.mark.parametrize("family", [MODELS, ALGORITHMS])
+def test_an_algorithm_is_built_by_its_name(family: Any) -> None:
+    @family.register_module()
     class MyAlgorithm(nn.Module):
-        def train_step(self, data: Any, optimizer: Any) -> None:
-            pass
+        def __init__(self, student: nn.Module, use_gt: bool) -> None:
+            super().__init__()
+            self.student, self.use_gt = student, use_gt
 
-    with pytest.warns(SpecWarning, match="MyAlgorithm is kept out: fxkd runs distillers and algorithms of its own"):
-        assert family.register_module()(MyAlgorithm) is MyAlgorithm
+        def train_step(self, data: Any, optimizer: Any) -> dict[str, Tensor]:
+            return {"loss": self.student(data).sum() * self.use_gt}
+
+    built = fxkd.build_algorithm({"type": "MyAlgorithm", "use_gt": True}, student=nn.Identity())
+    assert isinstance(built, MyAlgorithm)
+    assert built.train_step(torch.ones(3), None)["loss"] == 3
     assert "MyAlgorithm" not in registry.losses.names()
+    with pytest.raises(SpecError, match="force=True to take its place"):
+        family.register_module("MyAlgorithm")(type("Other", (MyAlgorithm,), {"__module__": "elsewhere"}))
+
+
+def test_an_algorithm_of_two_skeletons_trains_as_a_distiller_of_fxkd_does() -> None:
+    """The classes that MMRazor's tutorial leaves empty, with the least in them that makes them train."""
+
+    @MODELS.register_module()
+    class MyDistiller(ConfigurableDistiller):
+        def compute_distill_losses(self) -> dict[str, Tensor]:
+            losses = super().compute_distill_losses()
+            return losses | {"twice_loss": 2 * losses["loss"]}
+
+    @ALGORITHMS.register_module()
+    class MyDistill(BaseAlgorithm):
+        def __init__(self, use_gt: bool, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.use_gt = use_gt
+
+        def loss(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            deliveries = self.distiller.distill_deliveries
+            deliveries.override_data = False
+            with torch.no_grad(), self.distiller.teacher_recorders, deliveries:
+                self.teacher(x)
+            deliveries.override_data = True
+            with self.distiller.student_recorders, deliveries:
+                own = F.cross_entropy(self.architecture(x), y)
+            return self.distiller.compute_distill_losses() | ({"own_loss": own} if self.use_gt else {})
+
+    six = six_keys()
+    student, teacher, x, y = pair()
+    mine = fxkd.build_algorithm(
+        {"type": "MyDistill", "use_gt": True, "distiller": {"type": "mmrazor.MyDistiller", **six}},
+        student=copy.deepcopy(student),
+        teacher=teacher,
+    )
+    mine.distiller.connectors.load_state_dict({"widen.weight": torch.ones(5, 3), "widen.bias": torch.zeros(5)})
+    parameters = [*mine.architecture.parameters(), *mine.distiller.connectors.parameters()]
+    losses = mine.train_step({"x": x, "y": y}, torch.optim.SGD(parameters, 0.1))
+
+    own = {"type": "CrossEntropyLoss", "args": {"input": "from_output", "target": {"from_input": "y"}}}
+    twice = {**six, "student_loss": own, "inputs": ["y"]}
+    twice["distill_losses"] = {"loss": {**six["distill_losses"]["loss"], "loss_weight": 3.0}}
+    distiller = fxkd.prepare(student, teacher, twice)
+    distiller.connectors.load_state_dict({"widen.weight": torch.ones(5, 3), "widen.bias": torch.zeros(5)})
+    optimizer = torch.optim.SGD(distiller.parameters(), 0.1)
+    out = distiller(x, y=y)
+    out.loss.backward()
+    optimizer.step()
+    torch.testing.assert_close(losses["loss"] + losses["twice_loss"], out.losses["loss"].detach())
+    torch.testing.assert_close(losses["own_loss"], out.student_loss.detach())
+    assert_same_parameters(mine.architecture, student)
+    assert_same_parameters(mine.distiller.connectors, distiller.connectors)
+
+
+def six_keys() -> dict[str, Any]:
+    point = {"y": {"type": "ModuleOutputs", "source": ""}}
+    mapping = {
+        "s_feature": {"recorder": "y", "from_student": True, "connector": "widen"},
+        "t_feature": {"recorder": "y", "from_student": False},
+    }
+    return {
+        "student_recorders": point,
+        "teacher_recorders": point,
+        "connectors": {"widen": {"type": "torch.nn.Linear", "in_features": 3, "out_features": 5}},
+        "distill_losses": {"loss": {"type": "L1Loss"}},
+        "loss_forward_mappings": {"loss": mapping},
+    }
+
+
+def pair() -> tuple[nn.Module, nn.Module, Tensor, Tensor]:
+    torch.manual_seed(0)
+    return nn.Linear(4, 3), nn.Linear(4, 5), torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def assert_same_parameters(one: nn.Module, other: nn.Module) -> None:
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_a_distiller_refuses_what_it_cannot_see() -> None:
+    six = six_keys()
+    six["loss_forward_mappings"] = {"loss": {"s_feature": six["loss_forward_mappings"]["loss"]["s_feature"]}}
+    with pytest.raises(SpecError, match="t_feature"):
+        ConfigurableDistiller(**six)
+    six["loss_forward_mappings"]["loss"]["t_feature"] = {"from_input": "x"}
+    distiller = ConfigurableDistiller(**six)
+    student = nn.Linear(4, 3)
+    distiller.prepare_from_student(student)
+    with distiller.student_recorders:
+        student(torch.ones(2, 4))
+    with pytest.raises(SpecError, match=r"t_feature: a distiller sees no arguments of a call; use fxkd\.prepare"):
+        distiller.compute_distill_losses()
+
+
+def test_a_base_says_what_is_not_written() -> None:
+    with pytest.raises(NotImplementedError, match="writes neither loss"):
+        BaseAlgorithm(nn.Identity()).train_step((1,), None)  # type: ignore[arg-type]
+    with pytest.raises(NotImplementedError, match="writes no compute_distill_losses"):
+        BaseDistiller().compute_distill_losses()
+    with pytest.raises(SpecError, match=r"BaseAlgorithm: init_cfg is \{'type': 'Xavier'\}"):
+        BaseAlgorithm(nn.Identity(), init_cfg={"type": "Xavier"})  # type: ignore[arg-type]
 
 
 def test_weights_at_the_start_are_the_classes_own() -> None:

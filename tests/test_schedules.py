@@ -187,6 +187,22 @@ def test_a_number_that_a_class_does_not_keep_cannot_move() -> None:
         prepared({"type": "HiddenOfSchedules", "size": LINEAR})
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"schedule": "linear", "start": 4, "end": 0, "steps": 3},
+        {"schedule": "cosine", "start": 4, "end": -1, "steps": 3, "begin": 2},
+        {"schedule": "step", "start": 4, "factor": 0, "at": [2, 5]},
+    ],
+)
+def test_what_a_class_refuses_is_refused_where_a_schedule_arrives(schedule: dict[str, Any]) -> None:
+    told = (
+        r"distill_losses.loss_1: KLDivergence: tau is -?\d.*; a temperature must be above 0. Its schedule arrives there"
+    )
+    with pytest.raises(SpecError, match=told):
+        prepared({"type": "KLDivergence", "tau": schedule})
+
+
 def test_a_size_cannot_move() -> None:
     with pytest.raises(SpecError, match=r"distill_losses.loss_1: CRDLoss: neg_num is 4.0"):
         fxkd.prepare(

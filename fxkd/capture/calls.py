@@ -118,7 +118,9 @@ class Calls:
     ) -> Any:
         tape, path = self.tape, self.paths[id(module)]
         taken = self._mark_inputs(points, module_inputs, (args, kwargs))
+        tape.taker = path
         arguments = tape.argument(args), tape.argument(kwargs)
+        tape.taker = None
         with quiet(tape):
             own = [*module.parameters(), *module.buffers()]
             if self.parts.changed(module):
@@ -131,6 +133,7 @@ class Calls:
                     value = original(module, *args, **kwargs)
             finally:
                 self._inside.pop()
+            tape.left()
             set_drawn_state(drawn)
             self.generators.put_back(own_drawn)
             self.parts.note(module)

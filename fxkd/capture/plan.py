@@ -9,6 +9,7 @@ from fxkd.capture.captured import PointName
 from fxkd.capture.generators import Generators
 from fxkd.capture.inputs import Inputs, Layout
 from fxkd.capture.preserve import Caches, drawn_state, generators
+from fxkd.operations import split_operation
 from fxkd.points import Place, find_function, find_method, find_module, find_parameter
 
 
@@ -26,6 +27,7 @@ class Plan:
         grad: Whether the graph runs with gradients.
         paths: Where each module hangs, by identity.
         modules: The points on each module, by identity.
+        operations: The points inside the forward of a module, by its path and the operation's name.
         places: The points on each function and method, by path.
         caches: What must be emptied after each run.
         generators: Random generators of the model's own.
@@ -40,6 +42,7 @@ class Plan:
     grad: bool
     paths: dict[int, str]
     modules: dict[int, tuple[PointName, ...]]
+    operations: dict[tuple[str, str], PointName]
     places: dict[str, tuple[Place, tuple[PointName, ...]]]
     caches: Caches
     generators: Generators
@@ -57,11 +60,17 @@ class Plan:
     ) -> "Plan":
         paths = {id(module): path for path, module in model.named_modules()}
         modules: dict[int, tuple[PointName, ...]] = {}
+        operations: dict[tuple[str, str], PointName] = {}
         places: dict[str, tuple[Place, tuple[PointName, ...]]] = {}
         for point in points:
             if point.kind.startswith("Module"):
                 key = id(find_module(model, point.path))
                 modules[key] = (*modules.get(key, ()), point)
+            elif point.kind == "Operation":
+                path, operation = split_operation(point.path)
+                key = id(find_module(model, path))
+                modules[key] = (*modules.get(key, ()), point)
+                operations[paths[key], operation] = point
             elif point.kind == "Parameter":
                 find_parameter(model, point.path)
             else:
@@ -69,7 +78,19 @@ class Plan:
                 place, named = places.get(point.path, (find(point.path), ()))
                 places[point.path] = place, (*named, point)
         return cls(
-            model, inputs, layout, name, points, whole, grad, paths, modules, places, Caches(), generators(model)
+            model=model,
+            inputs=inputs,
+            layout=layout,
+            name=name,
+            points=points,
+            whole=whole,
+            grad=grad,
+            paths=paths,
+            modules=modules,
+            operations=operations,
+            places=places,
+            caches=Caches(),
+            generators=generators(model),
         )
 
     def drawn(self) -> tuple[Any, ...]:
@@ -77,8 +98,11 @@ class Plan:
         return (*drawn_state(), self.generators.drawn())
 
     def ancestors(self) -> set[int]:
-        """Give the modules on the way to each module point, by every name that leads there."""
-        found: set[int] = set()
+        """Give the modules on the way to each point in a module, by every name that leads there.
+
+        A module whose operations are points is one of them.
+        """
+        found = {key for key, points in self.modules.items() if any(point.kind == "Operation" for point in points)}
         for path, module in self.model.named_modules(remove_duplicate=False):
             if id(module) in self.modules and path:
                 names = path.split(".")

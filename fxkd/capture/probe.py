@@ -12,9 +12,9 @@ from math import isnan
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
-from fxkd.capture.tape import guard
+from fxkd.capture.tape import Tape, guard
 from fxkd.errors import GuardError
 
 LARGE = 8
@@ -84,16 +84,17 @@ def pin(graph: fx.Graph, places: list[tuple[str, int]]) -> None:
                 graph.call_function(guard_shape, (node, sizes))
 
 
-def same_program(one: fx.Graph, other: fx.Graph, held: nn.Module, other_held: nn.Module) -> bool:
+def same_program(tape: Tape, other_tape: Tape) -> bool:
     """Tell whether two recordings wrote the same program, as far as no guard tells them apart."""
+    one, other = tape.graph, other_tape.graph
     numbers: dict[fx.Node, int] = {}
     for index, (left, right) in enumerate(zip(one.nodes, other.nodes, strict=False)):
         numbers[left] = numbers[right] = index
-        if left.target is guard and right.target is guard and left.args[1:3] != right.args[1:3]:
-            return numbers[left.args[0]] == numbers[right.args[0]]
+        if left.target is guard and right.target is guard and _tells_apart(left, right, numbers):
+            return True
         if (left.op, left.target) != (right.op, right.target):
             return False
-        if left.op == "get_attr" and not _same_constant(str(left.target), held, other_held):
+        if left.op == "get_attr" and not _same_constant(str(left.target), tape, other_tape):
             return False
         if not _same_arguments((left.args, left.kwargs), (right.args, right.kwargs), numbers):
             return False
@@ -106,8 +107,10 @@ def learn_memory(one: fx.Graph, other: fx.Graph) -> None:
     What its nodes write to and live in grows by what it is in ``other``, so that it holds for both.
     """
     place: dict[int, frozenset[int]] = {}  # memory of the other's -> of ours that may be the same
-    for left, right in zip(one.nodes, other.nodes, strict=False):
-        if left.target is guard and left.args[1:3] != right.args[1:3]:
+    numbers: dict[fx.Node, int] = {}
+    for index, (left, right) in enumerate(zip(one.nodes, other.nodes, strict=False)):
+        numbers[left] = numbers[right] = index
+        if left.target is guard and right.target is guard and _tells_apart(left, right, numbers):
             return  # from here on it is another program
         own = left.meta.get("storages", frozenset())
         for memory in right.meta.get("storages", frozenset()):
@@ -118,10 +121,36 @@ def learn_memory(one: fx.Graph, other: fx.Graph) -> None:
                 left.meta[key] = left.meta.get(key, frozenset()).union(*found)
 
 
-def _same_constant(target: str, held: nn.Module, other_held: nn.Module) -> bool:
+def _tells_apart(left: fx.Node, right: fx.Node, numbers: dict[fx.Node, int]) -> bool:
+    """Tell whether one of two guards on the same number holds only where the other does not."""
+    same_number = _same_arguments(left.args[0], right.args[0], numbers)
+    return same_number and not _same_arguments(left.args[1:3], right.args[1:3], numbers)
+
+
+def made_anew(tape: Tape, again: Tape) -> dict[str, bytes]:
+    """Give, as they were, the objects that each of two recordings of one program made for itself."""
+    lasting = {key for key in tape.written_down if _held(tape, key) is _held(again, key)}
+    return {key: written for key, written in tape.written_down.items() if key not in lasting}
+
+
+def other_objects(tape: Tape, again: Tape) -> list[str]:
+    """Name the objects that each of two recordings made for itself, and that cannot be made anew as they were."""
+    keys = [key for key in vars(tape.constants) if key.startswith("constant_")]
+    keys = [key for key in keys if _held(tape, key) is not _held(again, key)]
+    other = [key for key in keys if tape.written_down.get(key) is None or not _same_constant(key, tape, again)]
+    return [f"an object {type(_held(tape, key)).__name__!r}" for key in other]
+
+
+def _same_constant(target: str, tape: Tape, other: Tape) -> bool:
     key = target.rpartition(".")[2]
-    one, other = getattr(held, key, None), getattr(other_held, key, None)
-    return one is other
+    one, again = _held(tape, key), _held(other, key)
+    if one is again or (isinstance(one, bytes) and one == again):
+        return True
+    return key in tape.written_down and tape.written_down[key] == other.written_down.get(key)
+
+
+def _held(tape: Tape, key: str) -> Any:
+    return getattr(tape.constants, key, None)
 
 
 def _same_arguments(one: Any, other: Any, numbers: dict[fx.Node, int]) -> bool:

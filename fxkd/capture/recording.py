@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode, is_tensor_method_or_property
 
+from fxkd.capture.operations import Operations
 from fxkd.capture.structure import storages, tensors, versions, written
 from fxkd.capture.tape import Tape
 
@@ -21,11 +22,11 @@ GRAD_MODE = torch._C._set_grad_enabled
 
 
 class Recording(TorchFunctionMode):
-    """Write what torch functions do to ``tape`` while ``tape.listening``."""
+    """Write what torch functions do to ``tape`` while ``tape.listening``; those that are points are marked."""
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, tape: Tape, operations: Operations) -> None:
         super().__init__()
-        self.tape = tape
+        self.tape, self.operations = tape, operations
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -78,6 +79,7 @@ class Recording(TorchFunctionMode):
         node = _node(tape.graph, func, name, *arguments)
         node.meta["mutates"] = changed
         tape.bind(value, node)
+        self.operations.done(func, value)
         if name in SPLITTERS:
             tape.decide(tape.number(len(value), lambda: _length(tape, node)), "==", len(value))
         return value

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fxkd import patcher
+from fxkd.capture.anew import make_anew
 from fxkd.capture.attributes import REMEDY as WRITTEN
 from fxkd.capture.blame import blamed
 from fxkd.capture.calls import Named
@@ -17,12 +18,27 @@ from fxkd.capture.inputs import Inputs, Layout, split
 from fxkd.capture.lines import drawing_line
 from fxkd.capture.plan import Plan
 from fxkd.capture.preserve import preserved, shift_drawn_state
-from fxkd.capture.probe import grown, learn_memory, other_sizes, pin, quiet_log, same_program, size_classes
+from fxkd.capture.probe import (
+    grown,
+    learn_memory,
+    made_anew,
+    other_objects,
+    other_sizes,
+    pin,
+    quiet_log,
+    same_program,
+    size_classes,
+)
 from fxkd.capture.tape import Tape
 from fxkd.capture.tidy import tidy
 from fxkd.capture.trace import REMEDY, MustOpen, trace
 from fxkd.errors import CaptureError
 from fxkd.points import held_at, original
+
+FILLED = (
+    "and gives it to a module that is one node; it cannot be copied, so a graph cannot do that again: let the model do "
+    "without it (transformers: use_cache=False), or use backend='eager'"
+)
 
 
 def capture(
@@ -68,6 +84,7 @@ def capture(
         if not sketch:
             _refuse_frozen_draws(plan, opened, tape)
         frozen = [] if sketch else _frozen_sizes(plan, opened, tape)
+    make_anew(tape.graph, tape.constants, tape.written_down)
     tidy(tape.graph)
     pin(tape.graph, frozen)
     return Captured(
@@ -126,9 +143,15 @@ def _refuse_unsteady(plan: Plan, functions: list[Named], opened: set[int], tape:
     """Run once more on what the first run left behind: the next step must be the same program."""
     again = trace(plan, functions, opened, tape.mode)
     names = ", ".join(map(repr, tape.written))
-    if not same_program(tape.graph, again.graph, tape.constants, again.constants):
+    if not same_program(tape, again):
+        made = ", ".join(other_objects(tape, again))
+        if made:
+            raise CaptureError(f"{plan.name}: the forward makes {made} at each call, {FILLED}")
         what = f"reads and changes {names}" if names else "does something else at the second call than at the first"
         raise CaptureError(f"{plan.name}: the forward {what}; {WRITTEN}")
+    tape.written_down = made_anew(tape, again)
+    for key in tape.written_down:
+        tape.note_anew(key)
     if names:
         tape.notes.append(f"the forward changes {names}, on which nothing in the graph depends; the graph does not")
 
@@ -148,7 +171,7 @@ def _refuse_frozen_draws(plan: Plan, opened: set[int], tape: Tape) -> None:
         return
     functions, _ = _discovered(plan, other_draws=True)
     other = _recorded(plan, functions, set(opened))
-    if not same_program(tape.graph, other.graph, tape.constants, other.constants):
+    if not same_program(tape, other):
         raise CaptureError(
             f"{plan.name}: Python code works on what a named function gives ({', '.join(map(repr, plan.places))}) in a "
             "way that a graph cannot follow, so that it would be the same at every step: name the function that does "
@@ -180,7 +203,7 @@ def _is_frozen(plan: Plan, opened: set[int], tape: Tape, places: list[tuple[str,
                 return True
             continue
         taken = True
-        if not same_program(tape.graph, other.graph, tape.constants, other.constants):
+        if not same_program(tape, other):
             return True
         learn_memory(tape.graph, other.graph)
     return not taken

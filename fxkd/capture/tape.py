@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from fxkd.capture.anew import Form, Handed, filled
 from fxkd.capture.captured import PointCall, bundle
 from fxkd.capture.lines import current_line
 from fxkd.capture.structure import leaves, parts, storages, tensors
@@ -48,11 +49,11 @@ def guard(left: Any, comparison: str, right: Any, line: str) -> None:
 
 
 class LeakedTensor(Exception):
-    """A tensor made inside a leaf module reached the outside by a side way: the leaf must be opened."""
+    """Tensors go into leaf modules, or get out of them, by a side way: the leaves must be opened."""
 
-    def __init__(self, leaf: str) -> None:
-        super().__init__(leaf)
-        self.leaf = leaf
+    def __init__(self, *leaves: str) -> None:
+        super().__init__(*leaves)
+        self.leaves = leaves
 
 
 class PlacedGraph(fx.Graph):
@@ -86,6 +87,9 @@ class Tape:
         self.modules = modules
         self.constants = nn.Module()
         self.listening = False
+        self.written_down: dict[str, bytes] = {}
+        self.handed: dict[int, Handed] = {}
+        self.taker: str | None = None  # the leaf whose arguments are being written
         self.notes: list[str] = []
         self.written: list[str] = []
         self.reads: dict[tuple[int, str], nn.Module] = {}
@@ -153,6 +157,7 @@ class Tape:
         """Turn something that is neither tensor nor plain data into an argument."""
         known = self.node_of(value)
         if known is not None:
+            self._refuse_changed(value)
             return known
         if isinstance(value, nn.Module) and id(value) in self.modules:
             return self._attribute(value, self.modules[id(value)])
@@ -199,12 +204,54 @@ class Tape:
         if isinstance(value, Tensor):
             self.constants.register_buffer(key, value, persistent=False)
         else:
-            setattr(self.constants, key, value)
+            form = Form.of(value)
+            if form is not None and form.tensors:
+                return self._filled(value, form, key)
+            self._keep(key, value, form)
         self.notes.append(f"a {what} from outside the model is used as a constant at {current_line()}")
         node = self.graph.create_node("get_attr", f"{self.name}_constants.{key}")
         node.meta.update(val=value, storages=storages(value))
         self._nodes[id(value)] = (value, node)
         return node
+
+    def _keep(self, key: str, value: Any, form: Form | None) -> None:
+        setattr(self.constants, key, value)
+        self.handed[id(value)] = Handed(value, form, {self.taker} if self.taker is not None else set())
+        if form is not None:
+            self.written_down[key] = form.written
+
+    def _filled(self, value: Any, form: Form, key: str) -> fx.Node:
+        """Put an object that holds tensors of the run together anew; a leaf that takes it is opened instead."""
+        if self.taker is not None:
+            raise LeakedTensor(self.taker)
+        setattr(self.constants, key, form.written)
+        self.notes.append(f"a {type(value).__name__} is put together anew at each call")
+        written = self.graph.create_node("get_attr", f"{self.name}_constants.{key}")
+        made = self.graph.call_function(filled, (written, tuple(map(self.argument, form.tensors))))
+        made.meta.update(val=value, storages=storages(form.tensors))
+        self.remember(value, made)
+        return made
+
+    def _refuse_changed(self, value: Any) -> None:
+        """Open the leaves that took an object into which other code puts tensors too: only one of both is seen."""
+        handed = self.handed.get(id(value))
+        if handed is None or handed.value is not value:
+            return
+        if not handed.is_as_left():
+            raise LeakedTensor(*handed.takers, *([self.taker] if self.taker is not None else []))
+        if self.taker is not None:
+            handed.takers.add(self.taker)
+
+    def left(self) -> None:
+        """Take note of how a leaf left the objects that leaves are given."""
+        for handed in self.handed.values():
+            handed.form = Form.of(handed.value)
+
+    def note_anew(self, key: str) -> None:
+        """Say of an object that it is no constant: the forward makes it at each call."""
+        place = int(key.rpartition("_")[2])
+        line = self.notes[place].partition(" at ")[2]
+        self.notes[place] = f"a {type(getattr(self.constants, key)).__name__} is made anew at each call, for {line}"
 
     # Calls
 

@@ -15,6 +15,7 @@ from fxkd.capture.captured import PointCall
 from fxkd.capture.held import Parts, noted_reads
 from fxkd.capture.inputs import Inputs, split
 from fxkd.capture.lines import raising_line
+from fxkd.capture.operations import Operations
 from fxkd.capture.plan import Plan
 from fxkd.capture.recording import Recording
 from fxkd.capture.regions import recorded_regions
@@ -64,18 +65,26 @@ def trace(plan: Plan, functions: list[Named], opened: set[int], mode: FakeTensor
         stack.enter_context(recorded_regions(tape))
         stack.enter_context(patched(builtins, "range", lambda original: PinningRange))
         stack.enter_context(noted_reads(tape))
-        stack.enter_context(Recording(tape))
+        stack.enter_context(Recording(tape, Operations(tape, plan.operations)))
         tape.listening = True
         value = _run(plan, given)
         tape.listening = False
         for point in plan.points:
             if point.kind == "Parameter":
                 tape.mark(find_parameter(plan.model, point.path), PointCall(point, 0))
-        tape.graph.output(tape.argument(value)).meta["val"] = value
+        tape.graph.output(_given_back(plan, tape, value)).meta["val"] = value
         tape.written = attributes.changed(plan.paths, calls.ran_whole) if is_first else []
     if calls.must_open - opened:
         raise MustOpen(calls.must_open & plan.paths.keys())
     return tape
+
+
+def _given_back(plan: Plan, tape: Tape, value: Any) -> Any:
+    """Turn what the model gives into an argument; what leaves filled by a side way opens them."""
+    try:
+        return tape.argument(value)
+    except LeakedTensor as leak:
+        raise MustOpen({id(plan.model.get_submodule(leaf)) for leaf in leak.leaves}) from leak
 
 
 def _placeholders(plan: Plan, tape: Tape, mode: FakeTensorMode) -> list[Tensor]:
@@ -97,7 +106,7 @@ def _run(plan: Plan, given: Inputs) -> Any:
     try:
         return plan.model(*given.args, **given.kwargs)
     except LeakedTensor as leak:
-        raise MustOpen({id(plan.model.get_submodule(leak.leaf))}) from leak
+        raise MustOpen({id(plan.model.get_submodule(leaf)) for leaf in leak.leaves}) from leak
     except FxkdError:
         raise
     except DATA_DEPENDENT as error:

@@ -56,6 +56,7 @@ class Reading:
         if name in there:
             return name
         told = f"no {what} is called {name!r}; there is {', '.join(map(repr, there))}." + did_you_mean(name, there)
+        told += " What you registered yourself is no spec: fxkd.build_algorithm makes it"
         self.problems.add(f"{where}.type".lstrip("."), told)
         return (near_names(name, there) or there)[0]
 

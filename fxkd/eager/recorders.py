@@ -8,6 +8,7 @@ from torch import nn
 
 from fxkd.eager.recorder import Recorder
 from fxkd.eager.taps import observed
+from fxkd.operations import operations_seen, split_operation
 from fxkd.points import FUNCTION_FORM, find_function, find_method, find_module, find_parameter, split
 from fxkd.records import module_inputs
 
@@ -16,7 +17,8 @@ class ModuleOutputsRecorder(Recorder):
     """Record what a module returned, each time it is called (MMRazor's ``ModuleOutputs``).
 
     Args:
-        source: Exact path of the module in the model, aliases of shared modules included; ``''`` is the model.
+        source: Exact path of the module in the model, aliases of shared modules included; ``''`` is the model. Or an
+            operation inside of its forward, such as ``layer1.0:add``, recorded each time the module does it.
         clone: See ``Recorder``.
 
     Raises:
@@ -32,15 +34,22 @@ class ModuleOutputsRecorder(Recorder):
     tensor([0., 2.])
     """
 
-    def _find(self, model: nn.Module | None) -> nn.Module:
-        return find_module(model, self.source)
+    def _find(self, model: nn.Module | None) -> tuple[nn.Module, Any]:
+        return find_module(model, split_operation(self.source)[0]), model
 
     @contextmanager
     def _watch(self) -> Iterator[None]:
+        module, model = self._source()
+        operation = split_operation(self.source)[1]
+
         def see(module: nn.Module, args: Any, output: Any) -> None:
             self.data_buffer.append(self._keep(output))
 
-        with self._source().register_forward_hook(see):
+        def see_operation(inside: nn.Module, name: str, value: Any) -> None:
+            if inside is module and name == operation:
+                self.data_buffer.append(self._keep(value))
+
+        with operations_seen(model, see_operation) if operation else module.register_forward_hook(see):
             yield
 
 

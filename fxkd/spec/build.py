@@ -1,7 +1,9 @@
 """The modules that a spec describes, made of it."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fxkd import registry
@@ -56,9 +58,20 @@ def _build_one(family: Registry, config: Config) -> nn.Module:
         return family.build(config)
     first, schedules = first_values(config)
     module = family.build(first)
+    if schedules:
+        _refuse_bad_end(family, {**first, **{name: schedule.last for name, schedule in schedules.items()}})
     for one in _moving(module, schedules):
         one.put(0)
     return module
+
+
+def _refuse_bad_end(family: Registry, last: Mapping[str, Any]) -> None:
+    """Refuse now what a class does not take where its schedules arrive."""
+    with torch.random.fork_rng(devices=()):
+        try:
+            family.build(last)
+        except SpecError as error:
+            raise SpecError([f"{error} Its schedule arrives there"]) from None
 
 
 def scheduled(spec: Spec, connectors: nn.ModuleDict, losses: nn.ModuleDict, own: nn.Module | None) -> list[Scheduled]:

@@ -295,3 +295,23 @@ def test_a_tensor_in_a_global_cache_is_refused() -> None:
     with pytest.raises(CaptureError, match="cached_positions"):
         graph_of(Model(lambda h: h + cached_positions(4)), batch(2))
     CACHE.clear()
+
+
+class CountsBehindAComparison(nn.Module):
+    """Compares two sizes, and gives something else at each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        if x.shape[0] <= y.shape[0]:
+            x = x + 1
+        self.calls += 1
+        return x * self.calls
+
+
+def test_what_comes_behind_a_comparison_of_two_sizes_is_compared_too() -> None:
+    inputs = Inputs((torch.ones(2, 3), torch.ones(4, 3)))
+    with pytest.raises(CaptureError, match=r"the forward reads and changes '.*calls'"):
+        capture(CountsBehindAComparison(), inputs)

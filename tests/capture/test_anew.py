@@ -1,0 +1,122 @@
+"""Objects that a forward makes at each call and fills on its way, as the caches of language models are."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+import fxkd
+from fxkd.errors import CaptureError
+
+
+def words(batch: int, length: int = 7) -> dict[str, Tensor]:
+    """Give ids of words and a mask, the last two of the first row left out."""
+    ids = torch.randint(3, 98, (batch, length), generator=torch.Generator().manual_seed(batch))
+    mask = torch.ones(batch, length, dtype=torch.long)
+    mask[0, -2:] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def llama() -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "vocab_size": 99, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    config = transformers.LlamaConfig(**sizes, **heads, max_position_embeddings=64, initializer_range=0.4)
+    return transformers.LlamaForCausalLM(config).double()
+
+
+@pytest.mark.parametrize("path", ["model.layers.0", "model.layers.1.mlp", "model.layers.0.self_attn.q_proj"])
+@pytest.mark.parametrize("train", [True, False])
+def test_a_cache_is_new_at_each_call(path: str, train: bool) -> None:
+    model = llama().train(train)
+    own, kept = copy.deepcopy(model), []
+    own.get_submodule(path).register_forward_hook(lambda module, args, output: kept.append(output))
+    recorded = fxkd.record(model, {"x": path}, example_inputs=words(2))
+    for batch, length in ((2, 7), (2, 7), (3, 5)):
+        kept.clear()
+        expected = own(**words(batch, length))
+        output, records = recorded(**words(batch, length))
+        torch.testing.assert_close(output.logits, expected.logits)
+        torch.testing.assert_close(records["x"], kept)
+        assert type(output.past_key_values) is type(expected.past_key_values)
+        for one, other in zip(output.past_key_values.layers, expected.past_key_values.layers, strict=True):
+            torch.testing.assert_close((one.keys, one.values), (other.keys, other.values))
+        output.logits.sum().backward()
+        expected.logits.sum().backward()
+    for mine, theirs in zip(model.parameters(), own.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+class Notes:
+    """Something that tensors are put into."""
+
+    def __init__(self, first: Any = None) -> None:
+        self.found: list[Any] = [] if first is None else [first]
+
+
+class Noting(nn.Module):
+    """Adds up what it was given before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, notes: Notes) -> Tensor:
+        notes.found.append(self.fc(x))
+        return sum(notes.found)
+
+
+class Net(nn.Module):
+    """Two layers with one object between them; ``filled`` puts a tensor in before the first layer."""
+
+    def __init__(self, filled: bool) -> None:
+        super().__init__()
+        self.one, self.two, self.filled = Noting(), Noting(), filled
+
+    def forward(self, x: Tensor) -> Tensor:
+        notes = Notes(x + 1 if self.filled else None)
+        return self.two(self.one(x, notes), notes)
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_an_object_of_ones_own(filled: bool) -> None:
+    torch.manual_seed(0)
+    model, x = Net(filled), torch.randn(3, 4)
+    recorded = fxkd.record(model, ["one"], example_inputs=x)
+    for _ in range(3):
+        output, records = recorded(x)
+        torch.testing.assert_close(output, model(x))
+        torch.testing.assert_close(records["one"][0], model.one.fc(x) + (x + 1 if filled else 0))
+
+
+class Holding(Net):
+    """Gives its layers an object that cannot be copied."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        notes = Notes()
+        notes.change = lambda value: value + 1
+        return self.two(self.one(x, notes), notes)
+
+
+def test_an_object_that_cannot_be_copied_is_refused() -> None:
+    told = r"the forward makes an object 'Notes' at each call, and gives it.*cannot be copied.*use_cache=False"
+    with pytest.raises(CaptureError, match=told):
+        fxkd.record(Holding(filled=False), ["one"], example_inputs=torch.randn(3, 4))
+
+
+def test_compiled_whole() -> None:
+    torch._dynamo.reset()
+    model = llama()
+    distiller = fxkd.prepare(
+        model,
+        llama(),
+        {"pairs": [{"student": "model.layers.0", "teacher": "model.layers.1", "loss": {"type": "L1Loss"}}]},
+        example_inputs=words(2),
+    )
+    expected = distiller(**words(2)).loss
+    compiled = torch.compile(distiller, fullgraph=True, backend="aot_eager")
+    for _ in range(2):
+        torch.testing.assert_close(compiled(**words(2)).loss, expected)
