@@ -135,3 +135,29 @@ def test_a_module_that_is_one_node_writes_to_its_input_at_other_sizes(kind: str,
         x = torch.ones(size, 4)
         torch.testing.assert_close(distiller(x).loss, nn.functional.mse_loss(student.first(x), teacher.first(x)))
     assert len(distiller.programs) == 1
+
+
+class WritesToHalf(Net):
+    """What the point gives is a view, and is written to."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.part = Half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(self.part(self.first(x)).mul_(self.last.bias[:2]), (0, 2))
+
+
+class Half(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :2]
+
+
+def test_a_student_writes_to_a_view_that_the_teacher_hands_over() -> None:
+    x, student, teacher = torch.ones(3, 4), WritesToHalf(0), WritesToHalf(1)
+    spec = spec_of(distill_deliveries={"given": {"type": "ModuleOutputs", "source": "part"}})
+    out = fxkd.prepare(student, teacher, spec, verify=False)(x)
+    wanted = teacher.first(x)[:, :2] * student.last.bias[:2]
+    torch.testing.assert_close(out.output[:, :2], wanted)
+    out.output.sum().backward()
+    assert student.last.bias.grad is not None
