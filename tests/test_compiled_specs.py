@@ -114,11 +114,12 @@ def test_one_graph_whatever_schedules_do(name: str, backend: str) -> None:
     compiled = fxkd.prepare(Net(3), teacher(), spec, example_inputs=given, verify=False, compile=how)
     compiled.load_state_dict(copy.deepcopy(eager.state_dict()))
     weights = []
+    close = 1e-4 if backend == "inductor" else 1e-5  # fused, a divergence of nearly equal logits is rounded otherwise
     for step in range(4):
         given["x"] = batch(step)
         expected, out = eager(**given), compiled(**given)
-        assert_same(out.losses, expected.losses, rtol=1e-5)
-        assert_same(out.loss, expected.loss, rtol=1e-5)
+        assert_same(out.losses, expected.losses, rtol=close)
+        assert_same(out.loss, expected.loss, rtol=close)
         expected.loss.backward()
         out.loss.backward()
         for part in (eager, compiled):

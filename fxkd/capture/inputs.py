@@ -115,6 +115,8 @@ def kinds_of(tensors: list[Tensor]) -> tuple[tuple[torch.dtype, torch.device, in
 def _same(given: Any, kept: Any) -> bool:
     if given is kept or type(given) is not type(kept):
         return given is kept
+    if isinstance(given, (bool, int, float, str)):
+        return bool(given == kept)
     if hasattr(given, "shape"):
         return bool(given.shape == kept.shape and (given == kept).all())  # an array
     return bool(given == kept)

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 
 def fake_of(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
-    """Make a fake of an input, which may be what another model made.
+    """Make a fake of a tensor, which may be what something else made: an input, a weight that a hook computes.
 
     To do so torch reads the gradient of the tensor, and warns that one that is no leaf has none.
     """
@@ -32,7 +32,7 @@ def fake_twins(model: nn.Module, mode: FakeTensorMode) -> Iterator[dict[int, tup
             for key, value in list(holder.items()):
                 if isinstance(value, Tensor):
                     is_fake = isinstance(value, FakeTensor)  # an earlier run of the same capture left it
-                    twin = value if is_fake else mode.from_tensor(value, static_shapes=True)
+                    twin = value if is_fake else fake_of(mode, value)
                     swapped.append((holder, key, value))
                     holder[key] = twin
                     places.setdefault(id(twin), (twin, f"{prefix}.{key}" if prefix else key))

@@ -514,6 +514,8 @@ def assert_same(a: Any, b: Any, rtol: float = 1e-6, *, atol: float = 0.0, path: 
         for field in dataclasses.fields(a):
             left, right = getattr(a, field.name), getattr(b, field.name)
             assert_same(left, right, rtol, atol=atol, path=f"{path}.{field.name}")
+    elif type(a).__eq__ is object.__eq__ and hasattr(a, "__dict__") and not isinstance(a, nn.Module):
+        assert_same(vars(a), vars(b), rtol, atol=atol, path=path)
     elif not isinstance(a, nn.Module) and a != b:
         raise AssertionError(f"{path}: {a!r} and {b!r}")
 
