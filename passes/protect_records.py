@@ -7,7 +7,6 @@ from typing import Any
 from torch import fx
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
-from fxkd.capture.structure import tensors
 from fxkd.passes.insert_deliveries import cut, deliver
 from fxkd.passes.insert_records import record
 from fxkd.records import cloned
@@ -72,7 +71,7 @@ def _is_written_between(source: Any, reader: fx.Node) -> bool:
 
 
 def _is_torn(delivered: fx.Node) -> bool:
-    """Tell whether the taker writes to what it was given and others read it, for gradients too, or they write to it."""
+    """Tell whether the taker writes to what it was given, or others write to it while the taker reads."""
     source: Any = delivered.args[0]
     memory, node = source.meta.get("storages", frozenset()), delivered.next
     own, written_by = {delivered}, set[bool]()
@@ -86,7 +85,7 @@ def _is_torn(delivered: fx.Node) -> bool:
         if memory & node.meta.get("mutates", frozenset()):
             written_by |= readers
         node = node.next
-    return bool(written_by) and any(tensor.requires_grad for tensor in tensors(source.meta.get("val")))
+    return bool(written_by)  # alone too: to a view made without gradients torch lets nobody write with them
 
 
 def _clone_behind(graph: fx.Graph, node: fx.Node) -> None:

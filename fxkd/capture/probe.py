@@ -57,6 +57,26 @@ def same_program(tape: Tape, other_tape: Tape) -> bool:
     return len(one.nodes) == len(other.nodes)
 
 
+def learn_memory(one: fx.Graph, other: fx.Graph) -> None:
+    """Let ``one`` know what the same program does to memory at other sizes: a module may write to its input at some.
+
+    What its nodes write to and live in grows by what it is in ``other``, so that it holds for both.
+    """
+    place: dict[int, frozenset[int]] = {}  # memory of the other's -> of ours that may be the same
+    numbers: dict[fx.Node, int] = {}
+    for index, (left, right) in enumerate(zip(one.nodes, other.nodes, strict=False)):
+        numbers[left] = numbers[right] = index
+        if left.target is guard and right.target is guard and _tells_apart(left, right, numbers):
+            return  # from here on it is another program
+        own = left.meta.get("storages", frozenset())
+        for memory in right.meta.get("storages", frozenset()):
+            place.setdefault(memory, own)
+        for key in ("storages", "mutates"):
+            found = [place.get(memory, frozenset()) for memory in right.meta.get(key, frozenset())]
+            if found:
+                left.meta[key] = left.meta.get(key, frozenset()).union(*found)
+
+
 def _tells_apart(left: fx.Node, right: fx.Node, numbers: dict[fx.Node, int]) -> bool:
     """Tell whether one of two guards on the same number holds only where the other does not."""
     same_number = _same_arguments(left.args[0], right.args[0], numbers)

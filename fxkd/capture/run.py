@@ -19,7 +19,7 @@ from fxkd.capture.inputs import Inputs, Layout, split, with_rows
 from fxkd.capture.lines import drawing_line, quiet_log, raising_line
 from fxkd.capture.plan import Plan
 from fxkd.capture.preserve import preserved, shift_drawn_state
-from fxkd.capture.probe import made_anew, other_objects, pin, same_program
+from fxkd.capture.probe import learn_memory, made_anew, other_objects, pin, same_program
 from fxkd.capture.sizes import Tries
 from fxkd.capture.tape import Tape
 from fxkd.capture.tidy import tidy
@@ -222,4 +222,7 @@ def _is_same(plan: Plan, known: Known, tape: Tape, tensors: list[Tensor]) -> boo
         return False
     except Exception as error:  # noqa: BLE001 (whatever it is: the model does not take this size)
         return False if isinstance(error.__cause__, LookupError) else None
-    return same_program(tape, other)
+    if not same_program(tape, other):
+        return False
+    learn_memory(tape.graph, other.graph)
+    return True

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, Phase, event, given, seed, settings
 
-from tests.fuzz.example import Example, PlainRaises, Refused, check, examples
+from tests.fuzz.compare import PlainRaises, Refused, check
+from tests.fuzz.example import Example, examples
 
 MOST_REFUSED = 0.1
 TOLD = 250  # how often a long run says where it is

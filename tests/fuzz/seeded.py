@@ -32,7 +32,7 @@ OWN = (
 NAMES = (
     "clone-dropped",
     "deliveries-last-in-first-out",
-    "guard-never-added",
+    "guard-never-fails",
     "record-index-off-by-one",
     "writes-pruned",
     "writes-not-noted",

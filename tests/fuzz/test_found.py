@@ -98,3 +98,66 @@ def test_what_a_dataclass_holds_is_copied_where_it_is_written_to(backend: Any, i
     own = given if is_delivered else own
     torch.testing.assert_close(out.loss, nn.functional.mse_loss(own, given))
     torch.testing.assert_close(out.output, student.last(own * 3))
+
+
+class WritesIfLarge(nn.Module):
+    """Writes to its input, but not in a batch as small as that on which it is captured."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mul_(3) if x.shape[0] > 3 else x * 3
+
+
+class HoldsWriter(Net):
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.writer = WritesIfLarge()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.writer(self.first(x)))
+
+
+@pytest.mark.parametrize(("kind", "source"), [("ModuleOutputs", "first"), ("ModuleInputs", "writer")])
+@pytest.mark.parametrize("sizes", [(3, 6), (6, 3)])
+def test_a_module_that_is_one_node_writes_to_its_input_at_other_sizes(kind: str, source: str, sizes: Any) -> None:
+    student, teacher = HoldsWriter(0), HoldsWriter(1)
+    point = {"point": {"type": kind, "source": source}}
+    choice = {"recorder": "point"} | ({"data_idx": 0} if kind == "ModuleInputs" else {})
+    spec = spec_of(
+        student_recorders=point,
+        teacher_recorders=point,
+        distill_losses={"loss": nn.MSELoss()},
+        loss_forward_mappings={
+            "loss": {"input": choice | {"from_student": True}, "target": choice | {"from_student": False}}
+        },
+    )
+    distiller = fxkd.prepare(student, teacher, spec, example_inputs=torch.ones(sizes[0], 4), verify=False)
+    for size in sizes:
+        x = torch.ones(size, 4)
+        torch.testing.assert_close(distiller(x).loss, nn.functional.mse_loss(student.first(x), teacher.first(x)))
+    assert len(distiller.programs) == 1
+
+
+class WritesToHalf(Net):
+    """What the point gives is a view, and is written to."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.part = Half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(self.part(self.first(x)).mul_(self.last.bias[:2]), (0, 2))
+
+
+class Half(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :2]
+
+
+def test_a_student_writes_to_a_view_that_the_teacher_hands_over() -> None:
+    x, student, teacher = torch.ones(3, 4), WritesToHalf(0), WritesToHalf(1)
+    spec = spec_of(distill_deliveries={"given": {"type": "ModuleOutputs", "source": "part"}})
+    out = fxkd.prepare(student, teacher, spec, verify=False)(x)
+    wanted = teacher.first(x)[:, :2] * student.last.bias[:2]
+    torch.testing.assert_close(out.output[:, :2], wanted)
+    out.output.sum().backward()
+    assert student.last.bias.grad is not None

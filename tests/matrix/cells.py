@@ -161,12 +161,25 @@ def step(pair: Pair, call: Callable[..., Any], who: str, batch: Batch, *, copies
         for other in others:
             with torch.no_grad():
                 other(*args)
+    check_surrounding(pair, out, who)
     (out.loss + energy(out.output)).backward()
     values = {f"loss {name}": value for name, value in out.losses.items()}
     values |= {"loss": out.loss, "output": out.output}
     values |= {f"gradient {n}": p.grad for n, p in named(parts, "named_parameters").items() if p.grad is not None}
     values |= {f"buffer {n}": b for n, b in named(parts, "named_buffers").items() if b.is_floating_point()}
     return {name: value.detach().clone() for name, value in values.items()}
+
+
+def check_surrounding(pair: Pair, out: Any, who: str) -> None:
+    """See that the step ran in its surrounding, as equal results alone do not show it."""
+    how, student = pair.surrounding, pair.parts[who]["student"]
+    assert out.output.dtype is (how.autocast or how.dtype)
+    assert student.blocks[0].is_checkpointed is how.checkpoints
+    assert student.blocks[0].body[0].weight.is_contiguous(memory_format=torch.channels_last) is how.last
+    assert how.processes == (torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1)
+    if who == "fxkd":
+        compiled = [program.compiled is not None for program in pair.distiller.programs]
+        assert compiled == [bool(how.options)] * len(compiled) != []
 
 
 def update(parts: Mapping[str, nn.Module], *, zero: bool) -> None:

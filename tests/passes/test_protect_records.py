@@ -218,12 +218,12 @@ def test_a_delivery_gives_the_value_at_its_point() -> None:
     assert_same(teacher.fc(batch(3)).detach() * 2, module(batch(3))["output"])
 
 
-def test_a_delivery_that_nobody_writes_to_in_between_is_not_cloned() -> None:
+def test_a_delivery_that_nobody_writes_to_is_not_cloned() -> None:
     class Late(Overwrites):
         def forward(self, x: Tensor) -> Tensor:
             return self.fc(x) * self.factor
 
-    module = joined(Overwrites(0, 2), Late(1, 3), points=[POINT], whole=[POINT])
+    module = joined(Late(0, 2), Late(1, 3), points=[POINT], whole=[POINT])
     module = run(module, [InsertDeliveries({"fc": POINT}), ProtectRecords()])
     assert "clone" not in shape_of(module.graph)
 
