@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from fxkd.capture import Inputs, split
 from fxkd.capture.preserve import random_states, set_random_states
-from fxkd.capture.whole import undecided
+from fxkd.capture.whole_sites import undecided
 from fxkd.errors import CaptureError, FxkdError, GuardError
 from fxkd.gradients import gradient
 from fxkd.passes.protect_records import clone

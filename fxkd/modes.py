@@ -7,8 +7,8 @@ from typing import Any
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
+from fxkd.capture.guards import guard, guard_form
 from fxkd.capture.probe import guard_shape, same_constant
-from fxkd.capture.tape import guard, guard_form
 
 Flags = dict[nn.Module, bool]
 

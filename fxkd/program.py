@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.infra.pass_base import PassBase
 
 from fxkd.capture import Captured, Inputs, Layout, split
-from fxkd.capture.tape import guard, guard_form
+from fxkd.capture.guards import guard, guard_form
 from fxkd.checks import Ran, check_calls, delivered_point, point_of, runs
 from fxkd.errors import Problems
 from fxkd.modes import merge

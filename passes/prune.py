@@ -10,8 +10,8 @@ from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from torch.autograd.grad_mode import _enter_inference_mode, _exit_inference_mode
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
+from fxkd.capture.guards import guard, guard_form
 from fxkd.capture.probe import guard_shape
-from fxkd.capture.tape import guard, guard_form
 from fxkd.passes.describe import describe
 
 GUARDS = (guard, guard_form, guard_shape)

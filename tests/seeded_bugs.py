@@ -206,7 +206,7 @@ BUGS = (
     ),
     Bug(
         "guard-never-fails",
-        "fxkd/capture/tape.py",
+        "fxkd/capture/guards.py",
         "    if not COMPARISONS[comparison](left, right):\n",
         "    if False:\n",
         "tests/test_graph_backend.py",
@@ -228,8 +228,8 @@ BUGS = (
     Bug(
         "sizes-always-free",
         "fxkd/capture/run.py",
-        "if _is_frozen(plan, known, tape, places) for place in places]",
-        "if False for place in places]",
+        "        return tries.frozen(names, tensors)\n",
+        "        return []\n",
         "tests/capture/test_run.py",
     ),
     Bug(
@@ -353,7 +353,7 @@ BUGS = (
     ),
     Bug(
         "promise-not-checked",
-        "fxkd/capture/whole.py",
+        "fxkd/capture/whole_operator.py",
         "if size != (promised if promised >= 0 else free.setdefault(promised, size)):",
         "if False:",
         "tests/opaque/test_refusals.py",

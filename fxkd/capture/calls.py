@@ -1,28 +1,31 @@
 """Modules and named functions while a model is recorded: which are one node, which are opened, which are points."""
 
-import operator
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import wraps
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
-from fxkd.capture.captured import PointCall, PointName, call_inputs
+from fxkd.capture.callables import callable_in_code, custom_function, runs_without_values
+from fxkd.capture.captured import PointName, call_inputs
 from fxkd.capture.discover import Outcome
+from fxkd.capture.guards import guard_form, kind_of
 from fxkd.capture.held import Parts
-from fxkd.capture.lines import current_line, in_fake_kernel, may_give_nothing, name_in_use, quiet_log
+from fxkd.capture.lines import current_line, in_fake_kernel, may_give_nothing, name_in_use
+from fxkd.capture.marks import Marks
 from fxkd.capture.preserve import Contents, drawn_state, set_drawn_state
 from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages, tensors, versions, written
-from fxkd.capture.tape import CONSTANTS, Tape, guard, guard_form, kind_of
-from fxkd.capture.whole import as_whole, keep_objects
+from fxkd.capture.tape import Tape
+from fxkd.capture.whole import as_whole
+from fxkd.capture.whole_calls import keep_objects
 from fxkd.errors import CaptureError, FxkdError
 from fxkd.patcher import patched
 from fxkd.points import Place
@@ -82,7 +85,7 @@ class Calls:
         self._inside: list[nn.Module] = []
         self._function: str | None = None
         self._is_trying = False
-        self._counts: Counter[PointName] = Counter()
+        self.marks = Marks(tape)
         self._leaf_counts: Counter[int] = Counter()
 
     # Modules
@@ -96,10 +99,10 @@ class Calls:
             points = self.points.get(id(module), ())
             if id(module) in self.paths and id(module) not in self.opened:
                 return self._call_leaf(original, module, args, kwargs, points)
-            self._mark_inputs(points, module_inputs, (args, kwargs))
+            self.marks.inputs(points, module_inputs, (args, kwargs))
             with self._inside_of(module):
                 value = original(module, *args, **kwargs)
-            return self._mark_outputs(points, value)
+            return self.marks.outputs(points, value)
 
         return call
 
@@ -128,7 +131,7 @@ class Calls:
         self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any, points: tuple[PointName, ...]
     ) -> Any:
         tape, path = self.tape, self.paths[id(module)]
-        taken = self._mark_inputs(points, module_inputs, (args, kwargs))
+        taken = self.marks.inputs(points, module_inputs, (args, kwargs))
         tape.taker = path
         arguments = tape.argument(args), tape.argument(kwargs)
         tape.taker = None
@@ -153,7 +156,7 @@ class Calls:
             node.meta.update(mutates=written(before), reads=storages(own), stateful=_has_state(module))
             node.meta["effect"] = contents.changed() or not tensors(value)
             node.meta["takes"] = taken
-        return self._bind_call(value, node, points)
+        return self.marks.bind_call(value, node, points)
 
     def _run_leaf(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Run a leaf on fake tensors; of one that does not run so, give what it gave on values."""
@@ -187,9 +190,9 @@ class Calls:
                     if not self._is_trying and not in_fake_kernel():
                         self._refuse_unheard(named)
                     return original(*args, **kwargs)
-                taken = self._mark_inputs(named.points, call_inputs, (given(args, kwargs), args[own:], kwargs))
+                taken = self.marks.inputs(named.points, call_inputs, (given(args, kwargs), args[own:], kwargs))
                 if named.outcomes is None:
-                    return self._mark_outputs(named.points, original(*args, **kwargs))
+                    return self.marks.outputs(named.points, original(*args, **kwargs))
                 return self._call_whole(args, kwargs, named, {"takes": taken, "own": own})
 
             return call
@@ -227,7 +230,7 @@ class Calls:
         notes["by_values"] = kind == VALUES
         path, function = named.place.path, named.function
         keep_objects((args, kwargs))
-        node = self.tape.emit(as_whole(function, path) if kind else _callable_in_code(function), args, kwargs)
+        node = self.tape.emit(as_whole(function, path) if kind else callable_in_code(function), args, kwargs)
         shared = storages([given[index] for index in outcome.viewed])
         with quiet(self.tape):
             value = outcome.replay(given, self.tape.mode)
@@ -241,20 +244,10 @@ class Calls:
         )
         if notes["by_values"]:
             self.tape.graph.call_function(guard_form, (node, form, current_line()))
-            return self._bind_call(value, node, named.points)
-        seen = self._bind_call(value, node, named.points)
-        self._guard_nothing(value, node, may_be=may_give_nothing(named.function))
+            return self.marks.bind_call(value, node, named.points)
+        seen = self.marks.bind_call(value, node, named.points)
+        self.marks.guard_nothing(value, node, may_be=may_give_nothing(named.function))
         return seen
-
-    def _guard_nothing(self, value: Any, node: fx.Node, *, may_be: bool) -> None:
-        """Guard what is None, and what may be: the program asks for it and goes another way, and no tensor shows it."""
-        graph = self.tape.graph
-        if value is None or may_be:
-            is_nothing = graph.call_function(operator.is_, (node, None))
-            graph.call_function(guard, (is_nothing, "==", value is None, current_line()))
-        if type(value) in (tuple, list):
-            for index in [index for index, part in enumerate(value) if part is None]:
-                self._guard_nothing(None, graph.call_function(operator.getitem, (node, index)), may_be=True)
 
     def _kind(self, named: Named, args: Any, kwargs: Any) -> str:
         """Tell what a function does that fake tensors do not show.
@@ -267,7 +260,7 @@ class Calls:
             self._is_trying = True
             with quiet(self.tape):
                 given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
-                runs, moved = _runs(named.function, *given), drawn_state() != drawn
+                runs, moved = runs_without_values(named.function, *given), drawn_state() != drawn
             self._is_trying = False
             self.kinds[path] = (DRAWS if moved else "") if runs else VALUES
             set_drawn_state(drawn)
@@ -285,101 +278,11 @@ class Calls:
             with quiet(self.tape):
                 value = original(function, *args)
             self._function = None
-            node = self.tape.graph.call_function(_custom_function(function), arguments)
+            node = self.tape.graph.call_function(custom_function(function), arguments)
             node.meta["mutates"] = written(before)
-            return self._bind_call(value, node, ())
+            return self.marks.bind_call(value, node, ())
 
         return call
-
-    # Points
-
-    def _bind_call(self, value: Any, node: fx.Node, points: tuple[PointName, ...]) -> Any:
-        for point in points:
-            if point.kind.endswith("Outputs"):
-                node.meta["calls"] = (*node.meta.get("calls", ()), self._next(point))
-        self.tape.bind(value, node)
-        return self._seen(value, node)
-
-    def _seen(self, value: Any, node: fx.Node) -> Any:
-        """Give what the program sees of a call's result: its numbers carry nodes, its truths are guarded."""
-        graph = self.tape.graph
-        if isinstance(value, Tensor) or value is None:
-            return value
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return self.tape.number(value, lambda: node)
-        if isinstance(value, (bool, str)):
-            graph.call_function(guard, (node, "==", value, current_line()))
-            return value
-        if type(value) is list:
-            length = graph.call_function(len, (node,))
-            graph.call_function(guard, (length, "==", len(value), current_line()))
-        if type(value) in (tuple, list):
-            return type(value)(self._seen_part(item, node, index) for index, item in enumerate(value))
-        if type(value) is dict:
-            return {key: self._seen_part(item, node, key) for key, item in value.items()}
-        if not isinstance(value, CONSTANTS):
-            self.tape.remember(value, node)
-        return value
-
-    def _seen_part(self, value: Any, node: fx.Node, key: Any) -> Any:
-        if isinstance(value, Tensor) or value is None:
-            return value
-        return self._seen(value, self.tape.graph.call_function(operator.getitem, (node, key)))
-
-    def _mark_inputs(
-        self, points: tuple[PointName, ...], gather: Callable[..., Any], given: tuple[Any, ...]
-    ) -> tuple[PointCall, ...]:
-        """Let a node ``gather(*given)`` hold what a call was given; say which calls of points these are."""
-        calls = tuple(self._next(point) for point in points if point.kind.endswith("Inputs"))
-        for call in calls:
-            node = self.tape.emit(gather, given)
-            node.meta.update(val=gather(*given), storages=storages(given), calls=(call,))
-        return calls
-
-    def _mark_outputs(self, points: tuple[PointName, ...], value: Any) -> Any:
-        for point in points:
-            if point.kind.endswith("Outputs"):
-                self.tape.mark(value, self._next(point))
-        return value
-
-    def _next(self, point: PointName) -> PointCall:
-        self._counts[point] += 1
-        return PointCall(point, self._counts[point] - 1)
-
-
-@cache
-def _custom_function(cls: Any) -> Callable[..., Any]:
-    """Name a custom autograd function so that a graph can call it."""
-
-    def apply(*args: Any) -> Any:
-        return cls.apply(*args)
-
-    apply.__name__ = apply.__qualname__ = f"apply_{cls.__name__}"
-    return apply
-
-
-@cache
-def _callable_in_code(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give what the code of a graph can name: it writes a method of torch's as if it were a function of the module."""
-    name, module = getattr(function, "__qualname__", ""), str(getattr(function, "__module__", ""))
-    if "." not in name or module.partition(".")[0] != "torch":
-        return function
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    call.__name__ = call.__qualname__ = name.replace(".", "_")
-    return call
-
-
-def _runs(function: Callable[..., Any], args: Any, kwargs: Any) -> bool:
-    """Tell whether a function runs on fake tensors without a word."""
-    try:
-        with quiet_log(), torch.no_grad():
-            function(*args, **kwargs)
-    except Exception:  # noqa: BLE001 (whatever it is, values are needed)
-        return False
-    return True
 
 
 class _Observer(TorchFunctionMode):

@@ -15,7 +15,8 @@ from fxkd.capture.inputs import Inputs
 from fxkd.capture.lines import in_fake_kernel, raising_line
 from fxkd.capture.structure import storages, tensors
 from fxkd.capture.twins import fake_of, fake_twins
-from fxkd.capture.whole import note, whole_of
+from fxkd.capture.whole import whole_of
+from fxkd.capture.whole_calls import note
 from fxkd.errors import CaptureError
 from fxkd.patcher import patched
 from fxkd.points import Place

@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from fxkd.capture.guards import guard, guard_form
 from fxkd.capture.held import alike
-from fxkd.capture.tape import Tape, guard, guard_form
+from fxkd.capture.tape import Tape
 from fxkd.errors import GuardError
 
 

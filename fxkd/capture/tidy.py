@@ -4,7 +4,7 @@ import operator
 
 from torch import fx
 
-from fxkd.capture.tape import guard
+from fxkd.capture.guards import guard
 
 ARITHMETIC = {getattr(operator, name) for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg")}
 SIZES = {"size", "stride", "numel"}

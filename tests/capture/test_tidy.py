@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxkd.capture.captured import PointCall, PointName
-from fxkd.capture.tape import guard
+from fxkd.capture.guards import guard
 from fxkd.capture.tidy import tidy
 from tests.capture.replay import graph_of, targets
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
-from fxkd.capture.tape import guard
+from fxkd.capture.guards import guard
 from fxkd.errors import GuardError
 from tests.capture.decisions import FREE, GUARDED
 from tests.capture.replay import call_graph, graph_of, targets

@@ -1,0 +1,87 @@
+"""What calls of points were given and gave, marked in the graph as it grows."""
+
+import operator
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, fx
+
+from fxkd.capture.captured import PointCall, PointName
+from fxkd.capture.guards import guard
+from fxkd.capture.lines import current_line
+from fxkd.capture.structure import storages
+from fxkd.capture.tape import CONSTANTS, Tape
+
+
+class Marks:
+    """Marks the calls of points on ``tape`` and counts them."""
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+        self._counts: Counter[PointName] = Counter()
+
+    def bind_call(self, value: Any, node: fx.Node, points: tuple[PointName, ...]) -> Any:
+        """Let ``node`` hold what a call gave, a call of each point; give what the program sees of it."""
+        for point in points:
+            if point.kind.endswith("Outputs"):
+                node.meta["calls"] = (*node.meta.get("calls", ()), self._next(point))
+        self.tape.bind(value, node)
+        return self._seen(value, node)
+
+    def _seen(self, value: Any, node: fx.Node) -> Any:
+        """Give what the program sees of a call's result: its numbers carry nodes, its truths are guarded."""
+        graph = self.tape.graph
+        if isinstance(value, Tensor) or value is None:
+            return value
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return self.tape.number(value, lambda: node)
+        if isinstance(value, (bool, str)):
+            graph.call_function(guard, (node, "==", value, current_line()))
+            return value
+        if type(value) is list:
+            length = graph.call_function(len, (node,))
+            graph.call_function(guard, (length, "==", len(value), current_line()))
+        if type(value) in (tuple, list):
+            return type(value)(self._seen_part(item, node, index) for index, item in enumerate(value))
+        if type(value) is dict:
+            return {key: self._seen_part(item, node, key) for key, item in value.items()}
+        if not isinstance(value, CONSTANTS):
+            self.tape.remember(value, node)
+        return value
+
+    def _seen_part(self, value: Any, node: fx.Node, key: Any) -> Any:
+        if isinstance(value, Tensor) or value is None:
+            return value
+        return self._seen(value, self.tape.graph.call_function(operator.getitem, (node, key)))
+
+    def inputs(
+        self, points: tuple[PointName, ...], gather: Callable[..., Any], given: tuple[Any, ...]
+    ) -> tuple[PointCall, ...]:
+        """Let a node ``gather(*given)`` hold what a call was given; say which calls of points these are."""
+        calls = tuple(self._next(point) for point in points if point.kind.endswith("Inputs"))
+        for call in calls:
+            node = self.tape.emit(gather, given)
+            node.meta.update(val=gather(*given), storages=storages(given), calls=(call,))
+        return calls
+
+    def outputs(self, points: tuple[PointName, ...], value: Any) -> Any:
+        """Let the nodes of ``value`` hold what a call of each point gave; give it back."""
+        for point in points:
+            if point.kind.endswith("Outputs"):
+                self.tape.mark(value, self._next(point))
+        return value
+
+    def _next(self, point: PointName) -> PointCall:
+        self._counts[point] += 1
+        return PointCall(point, self._counts[point] - 1)
+
+    def guard_nothing(self, value: Any, node: fx.Node, *, may_be: bool) -> None:
+        """Guard what is None, and what may be: the program asks for it and goes another way, and no tensor shows it."""
+        graph = self.tape.graph
+        if value is None or may_be:
+            is_nothing = graph.call_function(operator.is_, (node, None))
+            graph.call_function(guard, (is_nothing, "==", value is None, current_line()))
+        if type(value) in (tuple, list):
+            for index in [index for index, part in enumerate(value) if part is None]:
+                self.guard_nothing(None, graph.call_function(operator.getitem, (node, index)), may_be=True)
