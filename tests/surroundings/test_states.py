@@ -10,6 +10,7 @@ import timm
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.ao.quantization import FakeQuantize, MovingAverageMinMaxObserver
 from torch.nn.utils import parametrizations
 
 import fxkd
@@ -137,6 +138,12 @@ def test_adapters_put_in_after_prepare() -> None:
         with layer.register_forward_hook(lambda module, args, output: taken.append(output)):
             model(**words(2)[1])
     torch.testing.assert_close(out.loss, (taken[0] - taken[1]).abs().mean())
+
+
+def test_fake_quantisation() -> None:
+    student = net()
+    student[2] = nn.Sequential(nn.ReLU(), FakeQuantize(MovingAverageMinMaxObserver, quant_min=0, quant_max=255))
+    assert_equals_hooks(student.train(), copy.deepcopy(student), one_point("3"), [rows(4), rows(5), rows(4)])
 
 
 def test_hooks_inside_leaves() -> None:
