@@ -56,7 +56,11 @@ class Outcome:
 
 def _fake(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
     """Make a fake of a result, with a gradient where it had one, but without what it was made of."""
-    return fake_of(mode, tensor).detach().requires_grad_(tensor.requires_grad)
+    fake = fake_of(mode, tensor).detach()
+    if not tensor.requires_grad:
+        return fake
+    with torch.enable_grad():
+        return fake.requires_grad_().clone()  # no leaf: the program may write to it
 
 
 @dataclass(slots=True)

@@ -94,6 +94,13 @@ def raising_line(error: BaseException) -> str:
     return describe(lines[-1].filename, lines[-1].lineno or 0) if lines else "an unknown line"
 
 
+def is_misfit(error: BaseException) -> bool:
+    """Tell whether torch refused what a model does, such as sizes that do not fit, as it would on values."""
+    entries = traceback.extract_tb(error.__traceback__)
+    in_torch = bool(entries) and Path(torch.__file__).parent in Path(entries[-1].filename).parents
+    return in_torch and not type(error).__module__.startswith("torch._subclasses")
+
+
 def drawing_line(run: Callable[[], Any], drawn: Callable[[], Any]) -> str:
     """Run once more, watching each line of a model's code, to find what changes the states that ``drawn`` gives."""
     found: list[str] = []

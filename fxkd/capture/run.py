@@ -16,14 +16,14 @@ from fxkd.capture.captured import Captured, PointName
 from fxkd.capture.discover import Discovery, ValuesNeededError, Watch, discover, discover_without_values
 from fxkd.capture.held import held_by, kinds_and_hooks
 from fxkd.capture.inputs import Inputs, Layout, split, with_rows
-from fxkd.capture.lines import drawing_line, quiet_log, raising_line
+from fxkd.capture.lines import drawing_line, is_misfit, quiet_log, raising_line
 from fxkd.capture.plan import Plan
 from fxkd.capture.preserve import preserved, shift_drawn_state
 from fxkd.capture.probe import learn_memory, made_anew, other_objects, pin, same_program
 from fxkd.capture.sizes import Tries
 from fxkd.capture.tape import Tape
 from fxkd.capture.tidy import tidy
-from fxkd.capture.trace import REMEDY, Known, MustOpen, MustSee, trace
+from fxkd.capture.trace import REMEDY, Known, MustOpen, MustSee, explained, trace
 from fxkd.errors import CaptureError
 from fxkd.points import held_at, original
 
@@ -149,10 +149,12 @@ def _take_over(known: Known, other: Known) -> None:
     known.functions, known.opened, known.leaves = other.functions, other.opened, other.leaves
 
 
-def _values_needed(plan: Plan, found: MustSee) -> ValuesNeededError:
-    """Say of leaves that do not run without values why it is not known what they give."""
+def _values_needed(plan: Plan, found: MustSee) -> CaptureError:
+    """Say of leaves that do not run without values why it is not known what they give, or that they cannot run."""
     names = ", ".join(sorted(repr(plan.paths[module]) for module in found.modules))
     error = found.__cause__ or found
+    if isinstance(error, Exception) and is_misfit(error):
+        return explained(plan, error)
     return ValuesNeededError(
         f"what {names} gives is seen only on values, when prepare runs the model: without them it raises "
         f"{type(error).__name__} at {raising_line(error)}"

@@ -140,13 +140,13 @@ def _run(plan: Plan, given: Inputs, calls: Calls) -> Any:
             raise MustSee(calls.must_see) from error
         if isinstance(error, FxkdError):
             raise
-        raise _explained(plan, error) from error
+        raise explained(plan, error) from error
     if calls.must_see:  # the program caught what the leaf raised
         raise MustSee(calls.must_see)
     return value
 
 
-def _explained(plan: Plan, error: Exception) -> CaptureError:
+def explained(plan: Plan, error: Exception) -> CaptureError:
     """Say of a failure where it happened and what to do."""
     line = raising_line(error)
     if isinstance(error, DATA_DEPENDENT):

@@ -45,7 +45,9 @@ def _shown(fake: Tensor) -> Any:
         gradient = id(fake.grad) if fake.is_leaf else None  # torch warns where there can be none
         flags = fake.requires_grad, fake.is_leaf, fake.dtype, fake.device, gradient, id(fake._backward_hooks)
         own = {key: id(value) for key, value in fake.__dict__.items()}
-        return fake.shape, fake.stride(), fake.untyped_storage()._cdata, flags, own
+        is_dense = fake.layout is torch.strided
+        memory = (fake.stride(), fake.untyped_storage()._cdata) if is_dense else id(fake)
+        return fake.shape, memory, flags, own
 
 
 @contextmanager
