@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, autograd, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -56,7 +56,7 @@ def operations_seen(model: nn.Module, see: See) -> Iterator[None]:
     That is the innermost module of ``model`` that runs; what a module outside of ``model`` does counts for the one
     that calls it.
     """
-    inside: list[nn.Module] = []
+    inside: list[nn.Module | None] = []
     own = set(map(id, model.modules()))
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,8 +71,24 @@ def operations_seen(model: nn.Module, see: See) -> Iterator[None]:
 
         return call
 
-    with patched(nn.Module, "__call__", wrap), _Seen(inside, see):
+    with patched(nn.Module, "__call__", wrap), patched(autograd.Function, "apply", _unseen(inside)), _Seen(inside, see):
         yield
+
+
+def _unseen(inside: list[nn.Module | None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Let what a custom autograd function does inside count for nobody: to a graph it is one call."""
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def apply(*args: Any) -> Any:
+            inside.append(None)
+            try:
+                return original(*args)
+            finally:
+                inside.pop()
+
+        return apply
+
+    return wrap
 
 
 def gives_tensor(value: Any) -> bool:
@@ -83,7 +99,7 @@ def gives_tensor(value: Any) -> bool:
 class _Seen(TorchFunctionMode):
     """Show each torch function to ``see`` after it ran."""
 
-    def __init__(self, inside: list[nn.Module], see: See) -> None:
+    def __init__(self, inside: list[nn.Module | None], see: See) -> None:
         super().__init__()
         self.inside, self.see = inside, see
 
@@ -92,6 +108,7 @@ class _Seen(TorchFunctionMode):
     ) -> Any:
         value = func(*args, **(kwargs or {}))
         name = operation_name(func)
-        if self.inside and name and gives_tensor(value):
-            self.see(self.inside[-1], name, value)
+        module = self.inside[-1] if self.inside else None
+        if module is not None and name and gives_tensor(value):
+            self.see(module, name, value)
         return value

@@ -1,16 +1,15 @@
-"""Objects that a forward makes at each call and hands to its leaves, such as a cache: a graph makes them anew too."""
+"""Caches of keys and values that a forward makes at each call and hands to its leaves: a graph makes them anew too."""
 
 import copy
 import io
 import pickle
 from dataclasses import dataclass, field
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-LASTING = (Tensor, nn.Module, type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
+from fxkd.capture.tracked import Tracked
 
 
 def anew(value: Any) -> Any:
@@ -25,22 +24,23 @@ def filled(form: bytes, tensors: tuple[Tensor, ...]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """An object written down, the tensors of the run that it holds apart."""
+    """A cache written down, the tensors and numbers of the run that it holds apart."""
 
     written: bytes
     tensors: tuple[Tensor, ...]
+    numbers: tuple[Tracked, ...]
 
     @classmethod
     def of(cls, value: Any) -> "Form | None":
-        """Write an object down; nothing for what cannot be, or lives longer than a call."""
-        if isinstance(value, LASTING):
+        """Write a cache down; nothing for any other object: what that shares with others, nobody can tell."""
+        if not callable(getattr(type(value), "get_seq_length", None)) or hasattr(value, "__deepcopy__"):
             return None
         writer = _Writer()
         try:
             writer.dump(value)
         except Exception:  # noqa: BLE001 (whatever a class does when it is asked for its state)
             return None
-        return cls(writer.file.getvalue(), tuple(writer.tensors))
+        return cls(writer.file.getvalue(), tuple(writer.tensors), tuple(writer.numbers))
 
     def is_that_of(self, value: Any) -> bool:
         """Tell whether an object is still as it was: of the same form, with the same tensors."""
@@ -50,15 +50,15 @@ class Form:
 
 @dataclass(slots=True)
 class Handed:
-    """An object that leaves were given, as it was after the last of them, and who they are."""
+    """A cache that leaves were given, as it was after the last leaf, and who took it."""
 
     value: Any
-    form: Form | None
+    form: Form
     takers: set[str] = field(default_factory=set)
 
     def is_as_left(self) -> bool:
         """Tell whether nothing but the leaves changed it."""
-        return self.form is None or self.form.is_that_of(self.value)
+        return self.form.is_that_of(self.value)
 
 
 class _Writer(pickle.Pickler):
@@ -67,9 +67,12 @@ class _Writer(pickle.Pickler):
     def __init__(self) -> None:
         self.file = io.BytesIO()
         self.tensors: list[Tensor] = []
+        self.numbers: list[Tracked] = []
         super().__init__(self.file)
 
     def persistent_id(self, value: Any) -> int | None:
+        if isinstance(value, Tracked):
+            self.numbers.append(value)
         if not isinstance(value, FakeTensor):
             return None
         self.tensors.append(value)

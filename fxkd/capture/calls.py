@@ -133,6 +133,7 @@ class Calls:
         tape, path = self.tape, self.paths[id(module)]
         taken = self.marks.inputs(points, module_inputs, (args, kwargs))
         tape.taker = path
+        tape.refuse_changed()
         arguments = tape.argument(args), tape.argument(kwargs)
         tape.taker = None
         with quiet(tape):
@@ -246,7 +247,7 @@ class Calls:
             self.tape.graph.call_function(guard_form, (node, form, current_line()))
             return self.marks.bind_call(value, node, named.points)
         seen = self.marks.bind_call(value, node, named.points)
-        self.marks.guard_nothing(value, node, may_be=may_give_nothing(named.function))
+        self.marks.guard_nothing(value, node, may_be=bool(kind) or may_give_nothing(named.function))
         return seen
 
     def _kind(self, named: Named, args: Any, kwargs: Any) -> str:

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from fxkd.capture.inputs import Inputs
 from fxkd.capture.lines import in_fake_kernel, raising_line
+from fxkd.capture.preserve import Contents
 from fxkd.capture.structure import storages, tensors
 from fxkd.capture.twins import fake_of, fake_twins
 from fxkd.capture.whole import whole_of
@@ -25,6 +26,9 @@ from fxkd.points import original as original_of
 
 class ValuesNeededError(CaptureError):
     """What a named function gives cannot be seen on tensors without values."""
+
+
+PLAIN = (Tensor, nn.Module, int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,7 @@ def discover(
             try:
                 if outcomes is None or not is_watched:
                     return original(module, *args, **kwargs)
-                return _noted(partial(original, module), args, kwargs, outcomes)
+                return _noted(original, module, args, kwargs, outcomes)
             finally:
                 modules.pop()
 
@@ -204,10 +208,25 @@ def _observe(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappin
 
 
 def _noted(
-    module: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], outcomes: list[Outcome | None]
+    call: Callable[..., Any],
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    outcomes: list[Outcome | None],
 ) -> Any:
-    """Call a watched module; its place among the outcomes is that of the call, also if it raises."""
-    place = len(outcomes)
+    """Call a watched module; its place among the outcomes is that of the call, also if it raises.
+
+    Raises:
+        CaptureError: It leaves something behind beside what it gives: a recording would not see it.
+    """
+    place, contents = len(outcomes), Contents(module)
+    others = {type(leaf).__name__ for leaf in pytree.tree_leaves((args, kwargs)) if not isinstance(leaf, PLAIN)}
     outcomes.append(None)
-    outcomes[place] = outcome = _observe(module, args, kwargs)
+    outcomes[place] = outcome = _observe(partial(call, module), args, kwargs)
+    if others or contents.changed():
+        what = f"is given an object {next(iter(others))!r}" if others else "changes what it holds"
+        raise CaptureError(
+            f"a {type(module).__name__} runs on values alone and {what}, so that it may do more than give a value, "
+            "which a graph would not see: name the function in it that needs values, or use backend='eager'"
+        )
     return pytree.tree_map_only(Given, lambda g: tensors((args, kwargs))[g.index], outcome.value)

@@ -39,16 +39,16 @@ def pin(graph: fx.Graph, places: list[tuple[str, int]]) -> None:
                 graph.call_function(guard_shape, (node, sizes))
 
 
-def same_program(tape: Tape, other_tape: Tape) -> bool:
-    """Tell whether two recordings wrote the same program, as far as no guard tells them apart."""
+def same_program(tape: Tape, other_tape: Tape) -> bool | None:
+    """Tell whether two recordings wrote the same program; None where a guard tells them apart before that is known."""
     one, other = tape.graph, other_tape.graph
     numbers: dict[fx.Node, int] = {}
     for index, (left, right) in enumerate(zip(one.nodes, other.nodes, strict=False)):
         numbers[left] = numbers[right] = index
         if left.target is guard and right.target is guard and _tells_apart(left, right, numbers):
-            return True
+            return None
         if left.target is guard_form and right.target is guard_form and left.args[1] != right.args[1]:
-            return numbers[left.args[0]] == numbers[right.args[0]]
+            return None if numbers[left.args[0]] == numbers[right.args[0]] else False
         if (left.op, left.target) != (right.op, right.target):
             return False
         if left.op == "get_attr" and not _same_constant(str(left.target), tape, other_tape):

@@ -20,7 +20,7 @@ from fxkd.capture.lines import drawing_line, is_misfit, quiet_log, raising_line
 from fxkd.capture.plan import Plan
 from fxkd.capture.preserve import preserved, shift_drawn_state
 from fxkd.capture.probe import learn_memory, made_anew, other_objects, pin, same_program
-from fxkd.capture.sizes import Tries
+from fxkd.capture.sizes import Tries, Verdict
 from fxkd.capture.tape import Tape
 from fxkd.capture.tidy import tidy
 from fxkd.capture.trace import REMEDY, Known, MustOpen, MustSee, explained, trace
@@ -28,8 +28,8 @@ from fxkd.errors import CaptureError
 from fxkd.points import held_at, original
 
 FILLED = (
-    "and gives it to a module that is one node; it cannot be copied, so a graph cannot do that again: let the model do "
-    "without it (transformers: use_cache=False), or use backend='eager'"
+    "and gives it to what is one node here; a graph cannot do that again, as nobody knows what else holds the object: "
+    "let the model do without it (transformers: use_cache=False), or use backend='eager'"
 )
 
 
@@ -199,7 +199,7 @@ def _refuse_frozen_draws(plan: Plan, known: Known, tape: Tape) -> None:
         other = _recorded(flipped, _discovered(flipped, known, other_draws=True))
     except Exception:  # noqa: BLE001 (rows that are no samples)
         other = _recorded(plan, _discovered(plan, known, other_draws=True))
-    if not same_program(tape, other):
+    if same_program(tape, other) is False:
         raise CaptureError(
             f"{plan.name}: Python code works on what a named function gives ({', '.join(map(repr, plan.places))}) in a "
             "way that a graph cannot follow, so that it would be the same at every step: name the function that does "
@@ -210,21 +210,22 @@ def _refuse_frozen_draws(plan: Plan, known: Known, tape: Tape) -> None:
 def _frozen_sizes(plan: Plan, known: Known, tape: Tape) -> list[tuple[str, int]]:
     """List the sizes of inputs, by name and dimension, for which the graph holds only as they are."""
     names, tensors = plan.layout.names, split(plan.inputs.args, plan.inputs.kwargs)[1]
-    tries = Tries(partial(_is_same, plan, known, tape), on_values=bool(plan.places or known.leaves))
+    tries = Tries(partial(_tried, plan, known, tape), on_values=bool(plan.places or known.leaves))
     with quiet_log():
         return tries.frozen(names, tensors)
 
 
-def _is_same(plan: Plan, known: Known, tape: Tape, tensors: list[Tensor]) -> bool | None:
-    """Tell whether the graph is the same on other inputs; None where the model does not take them."""
+def _tried(plan: Plan, known: Known, tape: Tape, tensors: list[Tensor]) -> Verdict:
+    """Tell how the graph of other inputs compares."""
     other_plan = replace(plan, inputs=plan.layout.fill(tensors))
     try:
         other = _recorded(other_plan, _discovered(other_plan, known))
     except LookupError:  # Python looked something up by a size
-        return False
+        return "other"
     except Exception as error:  # noqa: BLE001 (whatever it is: the model does not take this size)
-        return False if isinstance(error.__cause__, LookupError) else None
-    if not same_program(tape, other):
-        return False
+        return "other" if isinstance(error.__cause__, LookupError) else "refused"
+    is_same = same_program(tape, other)
+    if is_same is False:
+        return "other"
     learn_memory(tape.graph, other.graph)
-    return True
+    return "same" if is_same else "guarded"

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 LARGE = 8
+Verdict = Literal["same", "guarded", "other", "refused"]  # guarded: a guard tells the programs apart
 SizeClass = list[tuple[str, int]]  # the inputs, by name and dimension, whose sizes stand for one thing
 
 
@@ -15,45 +17,45 @@ class Tries:
     """Tries of other sizes.
 
     Args:
-        is_same: Tells whether the program is the same on other tensors; None where the model does not take them.
+        tried: Tells how the program of other tensors compares; "refused" where the model does not take them.
         on_values: Whether a try runs the model on values.
     """
 
-    is_same: Callable[[list[Tensor]], bool | None]
+    tried: Callable[[list[Tensor]], Verdict]
     on_values: bool
 
     def frozen(self, names: tuple[str, ...], tensors: list[Tensor]) -> SizeClass:
         """List the sizes for which the program holds only as they are.
 
         Each is first tried alone. Those that seem free are tried in further sizes together, which tells as much where
-        nothing differs, and alone where something does.
+        the whole program is the same, and alone where it is not, or a guard ends the comparison.
         """
 
-        def same(sizes: list[tuple[SizeClass, int]]) -> bool | None:
-            return self.is_same(grown(names, tensors, sizes))
+        def tried(sizes: list[tuple[SizeClass, int]]) -> Verdict:
+            return self.tried(grown(names, tensors, sizes))
 
         found, left = list[SizeClass](), list[tuple[SizeClass, tuple[int, ...]]]()
         for places in size_classes(names, tensors):
             name, dim = places[0]
             size = tensors[names.index(name)].shape[dim]
             others = other_sizes(size, is_batch=dim == 0, on_values=self.on_values)
-            outcomes = ((same([(places, other)]), index) for index, other in enumerate(others))
-            taken = next(((outcome, index) for outcome, index in outcomes if outcome is not None), (None, 0))
-            if taken[0]:
-                left.append((places, others[taken[1] + 1 :]))
+            outcomes = ((tried([(places, other)]), index) for index, other in enumerate(others))
+            verdict, index = next(((one, index) for one, index in outcomes if one != "refused"), ("refused", 0))
+            if verdict in ("same", "guarded"):
+                left.append((places, others[index + 1 :]))
             else:
                 found.append(places)
-        found += _differing(left, same)
+        found += _differing(left, tried)
         return [place for places in found for place in places]
 
 
 def _differing(
-    left: list[tuple[SizeClass, tuple[int, ...]]], same: Callable[[list[tuple[SizeClass, int]]], bool | None]
+    left: list[tuple[SizeClass, tuple[int, ...]]], tried: Callable[[list[tuple[SizeClass, int]]], Verdict]
 ) -> list[SizeClass]:
     """List what is not free after all, in sizes that were not tried yet."""
     while any(others for _, others in left):
-        if not same([(places, others[0]) for places, others in left if others]):
-            return [places for places, others in left if any(same([(places, other)]) is False for other in others)]
+        if tried([(places, others[0]) for places, others in left if others]) != "same":
+            return [places for places, others in left if any(tried([(places, other)]) == "other" for other in others)]
         left = [(places, others[1:]) for places, others in left]
     return []
 

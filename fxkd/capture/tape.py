@@ -147,7 +147,7 @@ class Tape:
         """Turn something that is neither tensor nor plain data into an argument."""
         known = self.node_of(value)
         if known is not None:
-            self._refuse_changed(value)
+            self._note_taker(value)
             return known
         if isinstance(value, nn.Module) and id(value) in self.modules:
             return self._attribute(value, self.modules[id(value)])
@@ -206,14 +206,19 @@ class Tape:
 
     def _keep(self, key: str, value: Any, form: Form | None) -> None:
         setattr(self.constants, key, value)
+        if form is None:
+            return
+        for number in form.numbers:
+            number.pin()
         self.handed[id(value)] = Handed(value, form, {self.taker} if self.taker is not None else set())
-        if form is not None:
-            self.written_down[key] = form.written
+        self.written_down[key] = form.written
 
     def _filled(self, value: Any, form: Form, key: str) -> fx.Node:
-        """Put an object that holds tensors of the run together anew; a leaf that takes it is opened instead."""
+        """Put a cache that holds tensors of the run together anew; a leaf that takes it is opened instead."""
         if self.taker is not None:
             raise LeakedTensor(self.taker)
+        for number in form.numbers:
+            number.pin()
         setattr(self.constants, key, form.written)
         self.notes.append(f"a {type(value).__name__} is put together anew at each call")
         written = self.graph.create_node("get_attr", f"{self.name}_constants.{key}")
@@ -222,20 +227,22 @@ class Tape:
         self.remember(value, made)
         return made
 
-    def _refuse_changed(self, value: Any) -> None:
-        """Open the leaves that took an object into which other code puts tensors too: only one of both is seen."""
+    def refuse_changed(self) -> None:
+        """Open the leaves that took a cache into which other code puts something too: only one of both is seen."""
+        for handed in self.handed.values():
+            if not handed.is_as_left():
+                raise LeakedTensor(*handed.takers, *([self.taker] if self.taker is not None else []))
+
+    def _note_taker(self, value: Any) -> None:
+        self.refuse_changed()
         handed = self.handed.get(id(value))
-        if handed is None or handed.value is not value:
-            return
-        if not handed.is_as_left():
-            raise LeakedTensor(*handed.takers, *([self.taker] if self.taker is not None else []))
-        if self.taker is not None:
+        if handed is not None and handed.value is value and self.taker is not None:
             handed.takers.add(self.taker)
 
     def left(self) -> None:
-        """Take note of how a leaf left the objects that leaves are given."""
+        """Take note of how a leaf left the caches that leaves are given."""
         for handed in self.handed.values():
-            handed.form = Form.of(handed.value)
+            handed.form = Form.of(handed.value) or handed.form
 
     def note_anew(self, key: str) -> None:
         """Say of an object that it is no constant: the forward makes it at each call."""
