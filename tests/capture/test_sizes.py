@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fxkd.capture.sizes import Tries, grown, other_sizes, size_classes
+from fxkd.capture.sizes import Tries, Verdict, grown, other_sizes, size_classes
 
 NAMES, TENSORS = ("ids", "mask", "image"), [torch.zeros(2, 12), torch.ones(2, 12), torch.zeros(2, 3, 16, 16)]
 BATCH = [("ids", 0), ("mask", 0), ("image", 0)]
 LENGTH = [("ids", 1), ("mask", 1)]
 CHANNELS = [("image", 1)]
 SIDES = [("image", 2), ("image", 3)]
+VERDICTS: dict[bool | None, Verdict] = {True: "same", False: "other", None: "refused"}
 
 
 def test_classes() -> None:
@@ -36,8 +37,8 @@ def test_grown() -> None:
     ],
 )
 def test_what_is_frozen(is_same: Callable[..., bool | None], frozen: list[tuple[str, int]]) -> None:
-    def tried(tensors: list[Tensor]) -> bool | None:
-        return is_same(*tensors[0].shape, *tensors[2].shape[1:3])
+    def tried(tensors: list[Tensor]) -> Verdict:
+        return VERDICTS[is_same(*tensors[0].shape, *tensors[2].shape[1:3])]
 
     assert sorted(Tries(tried, on_values=False).frozen(NAMES, TENSORS)) == sorted(frozen)
 
@@ -45,11 +46,21 @@ def test_what_is_frozen(is_same: Callable[..., bool | None], frozen: list[tuple[
 def test_free_sizes_are_tried_together() -> None:
     seen: list[tuple[int, ...]] = []
 
-    def tried(tensors: list[Tensor]) -> bool | None:
+    def tried(tensors: list[Tensor]) -> Verdict:
         seen.append((*tensors[0].shape, *tensors[2].shape[1:3]))
-        return seen[-1][2] == 3 or None
+        return "same" if seen[-1][2] == 3 else "refused"
 
     assert Tries(tried, on_values=True).frozen(NAMES, TENSORS) == CHANNELS
     alone = [(5, 12, 3, 16), (2, 13, 3, 16), (2, 12, 7, 16), (2, 12, 6, 16), (2, 12, 3, 17)]
     assert seen == [*alone, (4, 24, 3, 32), (1, 12, 3, 16)]
     assert other_sizes(2, is_batch=True, on_values=True) == (5, 4, 1)
+
+
+def test_a_guard_is_no_proof_for_sizes_behind_it() -> None:
+    def tried(tensors: list[Tensor]) -> Verdict:
+        batch, length = tensors[0].shape
+        if batch > 5:
+            return "guarded"
+        return "other" if length == 24 else "same"
+
+    assert Tries(tried, on_values=False).frozen(NAMES, TENSORS) == LENGTH
