@@ -207,8 +207,16 @@ class Overwrites(nn.Module):
         return y
 
 
-def test_a_delivery_gives_the_value_at_its_point() -> None:
-    student, teacher = Overwrites(0, 2), Overwrites(1, 3)
+class Reads(Overwrites):
+    """Only reads its point's value."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) * self.factor
+
+
+@pytest.mark.parametrize("taker", [Overwrites, Reads])
+def test_a_delivery_gives_the_value_at_its_point(taker: type[Overwrites]) -> None:
+    student, teacher = taker(0, 2), Overwrites(1, 3)
     module = joined(student, teacher, points=[POINT], whole=[POINT])
     module = run(module, [InsertDeliveries({"fc": POINT})])
     wrong = module(batch(3))["output"]
@@ -219,11 +227,7 @@ def test_a_delivery_gives_the_value_at_its_point() -> None:
 
 
 def test_a_delivery_that_nobody_writes_to_is_not_cloned() -> None:
-    class Late(Overwrites):
-        def forward(self, x: Tensor) -> Tensor:
-            return self.fc(x) * self.factor
-
-    module = joined(Late(0, 2), Late(1, 3), points=[POINT], whole=[POINT])
+    module = joined(Reads(0, 2), Reads(1, 3), points=[POINT], whole=[POINT])
     module = run(module, [InsertDeliveries({"fc": POINT}), ProtectRecords()])
     assert "clone" not in shape_of(module.graph)
 
