@@ -15,7 +15,7 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from fxkd.capture.callables import callable_in_code, custom_function, runs_without_values
 from fxkd.capture.captured import PointName, call_inputs
-from fxkd.capture.discover import Outcome
+from fxkd.capture.discover import Outcome, observe
 from fxkd.capture.guards import guard_form, kind_of
 from fxkd.capture.held import Parts
 from fxkd.capture.lines import current_line, in_fake_kernel, may_give_nothing, name_in_use
@@ -34,6 +34,10 @@ from fxkd.records import bound_arguments, function_inputs, module_inputs
 DRAWS, VALUES = "draws", "values"
 
 
+class InsideOneNode(CaptureError):
+    """A point is called inside what is one node."""
+
+
 @dataclass(frozen=True, slots=True)
 class Named:
     """A function or method that is a point.
@@ -43,12 +47,14 @@ class Named:
         function: The callable behind it, called as a wrapper there is.
         points: The points named on it (its inputs, its outputs).
         outcomes: What the discovery run saw it give, call by call; None if it is opened because it holds points.
+        is_tried: Whether it runs without values at each call instead, which tells the same on tensors of other sizes.
     """
 
     place: Place
     function: Callable[..., Any]
     points: tuple[PointName, ...]
     outcomes: list[Outcome] | None
+    is_tried: bool = False
 
 
 class Calls:
@@ -151,11 +157,13 @@ class Calls:
             tape.left()
             set_drawn_state(drawn)
             self.generators.put_back(own_drawn)
-            self.parts.note(module)
+            is_changed = contents.changed()
+            if is_changed:
+                self.parts.note(module)
             self.ran_whole.update(map(id, module.modules()))
             node = tape.graph.create_node("call_module", f"{tape.name}.{path}", *arguments)
             node.meta.update(mutates=written(before), reads=storages(own), stateful=_has_state(module))
-            node.meta["effect"] = contents.changed() or not tensors(value)
+            node.meta["effect"] = is_changed or not tensors(value)
             node.meta["takes"] = taken
         return self.marks.bind_call(value, node, points)
 
@@ -188,7 +196,8 @@ class Calls:
             @wraps(original)  # a program may ask for its signature
             def call(*args: Any, **kwargs: Any) -> Any:
                 if not self.tape.listening:
-                    if not self._is_trying and not in_fake_kernel():
+                    is_own = self._is_trying or self._function == named.place.path
+                    if not is_own and not in_fake_kernel():
                         self._refuse_unheard(named)
                     return original(*args, **kwargs)
                 taken = self.marks.inputs(named.points, call_inputs, (given(args, kwargs), args[own:], kwargs))
@@ -204,7 +213,7 @@ class Calls:
         if self._function is not None:
             is_checkpoint = self._function == CheckpointFunction.__name__
             remedy = "checkpoint without it (use_reentrant=False)" if is_checkpoint else "use backend='eager'"
-            raise CaptureError(
+            raise InsideOneNode(
                 f"{what!r} is called inside {self._function}, which is one node with a backward of its own: name "
                 f"another point, or {remedy}"
             )
@@ -214,7 +223,7 @@ class Calls:
         if not self._inside:
             own = name_in_use(named.function)
             what = f"is called there as {own!r}: name that" if own else "is one node: name the torch function itself"
-            raise CaptureError(
+            raise InsideOneNode(
                 f"{named.place.path!r} is called inside a torch function at {current_line()}, which {what}, or use "
                 "backend='eager'"
             )
@@ -222,11 +231,7 @@ class Calls:
 
     def _call_whole(self, args: Any, kwargs: Any, named: Named, notes: dict[str, Any]) -> Any:
         """Keep the function as one node: its body runs at every step, never while it is recorded."""
-        outcomes = named.outcomes or []
-        calls = sum(1 for node in self.tape.graph.nodes if node.meta.get("function") == named.place.path)
-        if calls >= len(outcomes):
-            raise CaptureError(f"{named.place.path!r} was called {len(outcomes)} times in one run and more in another")
-        outcome, given = outcomes[calls], tensors((args, kwargs))
+        outcome, given = self._outcome(args, kwargs, named), tensors((args, kwargs))
         kind = self._kind(named, args, kwargs)
         notes["by_values"] = kind == VALUES
         path, function = named.place.path, named.function
@@ -249,6 +254,20 @@ class Calls:
         seen = self.marks.bind_call(value, node, named.points)
         self.marks.guard_nothing(value, node, may_be=bool(kind) or may_give_nothing(named.function))
         return seen
+
+    def _outcome(self, args: Any, kwargs: Any, named: Named) -> Outcome:
+        """Tell what a function gives in this call."""
+        path, outcomes = named.place.path, named.outcomes or []
+        if named.is_tried:
+            self._function = path
+            with quiet(self.tape):
+                outcome = observe(named.function, *pytree.tree_map_only(Tensor, torch.clone, (args, kwargs)))
+            self._function = None
+            return outcome
+        calls = sum(1 for node in self.tape.graph.nodes if node.meta.get("function") == path)
+        if calls >= len(outcomes):
+            raise CaptureError(f"{path!r} was called {len(outcomes)} times in one run and more in another")
+        return outcomes[calls]
 
     def _kind(self, named: Named, args: Any, kwargs: Any) -> str:
         """Tell what a function does that fake tensors do not show.

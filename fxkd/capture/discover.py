@@ -152,7 +152,7 @@ def discover(
                 hit()
                 functions.append(place.path)
                 try:
-                    outcome = _observe(original, args, kwargs)
+                    outcome = observe(original, args, kwargs)
                 finally:
                     functions.pop()
                 outcomes.append(outcome)
@@ -195,7 +195,7 @@ def discover_without_values(
         ) from error
 
 
-def _observe(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Outcome:
+def observe(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Outcome:
     """Call ``function`` and note how its result hangs together with its arguments."""
     given = tensors((args, kwargs))
     places = {id(tensor): Given(index) for index, tensor in enumerate(given)}
@@ -222,7 +222,7 @@ def _noted(
     place, contents = len(outcomes), Contents(module)
     others = {type(leaf).__name__ for leaf in pytree.tree_leaves((args, kwargs)) if not isinstance(leaf, PLAIN)}
     outcomes.append(None)
-    outcomes[place] = outcome = _observe(partial(call, module), args, kwargs)
+    outcomes[place] = outcome = observe(partial(call, module), args, kwargs)
     if others or contents.changed():
         what = f"is given an object {next(iter(others))!r}" if others else "changes what it holds"
         raise CaptureError(

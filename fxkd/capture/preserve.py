@@ -194,14 +194,15 @@ def drawn_state() -> tuple[Any, ...]:
     if numpy is None:
         return (random.getstate(),)
     name, keys, position, has_gauss, gauss = numpy.random.get_state()
-    return random.getstate(), (name, tuple(keys.tolist()), position, has_gauss, gauss)
+    return random.getstate(), (name, keys.tobytes(), position, has_gauss, gauss)
 
 
 def set_drawn_state(state: tuple[Any, ...]) -> None:
     """Set Python's and numpy's global generators to a state that ``drawn_state`` gave."""
     random.setstate(state[0])
     if len(state) > 1:
-        sys.modules["numpy"].random.set_state(state[1])
+        numpy, (name, keys, *others) = sys.modules["numpy"], state[1]
+        numpy.random.set_state((name, numpy.frombuffer(keys, dtype=numpy.uint32), *others))
 
 
 def shift_drawn_state() -> None:

@@ -11,7 +11,7 @@ from fxkd import patcher
 from fxkd.capture.anew import make_anew
 from fxkd.capture.attributes import REMEDY as WRITTEN
 from fxkd.capture.blame import blamed
-from fxkd.capture.calls import Named
+from fxkd.capture.calls import InsideOneNode, Named
 from fxkd.capture.captured import Captured, PointName
 from fxkd.capture.discover import Discovery, ValuesNeededError, Watch, discover, discover_without_values
 from fxkd.capture.held import held_by, kinds_and_hooks
@@ -21,7 +21,7 @@ from fxkd.capture.plan import Plan
 from fxkd.capture.preserve import preserved, shift_drawn_state
 from fxkd.capture.probe import learn_memory, made_anew, other_objects, pin, same_program
 from fxkd.capture.sizes import Tries, Verdict
-from fxkd.capture.tape import Tape
+from fxkd.capture.tape import MadeUnseen, Tape
 from fxkd.capture.tidy import tidy
 from fxkd.capture.trace import REMEDY, Known, MustOpen, MustSee, explained, trace
 from fxkd.errors import CaptureError
@@ -119,10 +119,19 @@ def _discovered(plan: Plan, before: Known | None = None, *, other_draws: bool = 
     return Known(functions, opened | (found.opened & plan.paths.keys()), found.leaves)
 
 
-def _recorded(plan: Plan, known: Known, *, steady: bool = False, on_values: bool = True) -> Tape:
+def _known_of_others(plan: Plan, known: Known) -> Known:
+    """Say the same of other inputs; on values only where something needs them, or draws."""
+    if known.leaves or any(plan.kinds.values()):
+        return _discovered(plan, known)
+    functions = [replace(named, is_tried=named.outcomes is not None) for named in known.functions]
+    return Known(functions, set(known.opened))
+
+
+def _recorded(plan: Plan, known: Known, *, steady: bool = False, on_values: bool = True, misfits: bool = True) -> Tape:
     """Record until nothing more must be opened or seen; ``known`` grows.
 
-    ``steady`` checks that the next call is the same.
+    ``steady`` checks that the next call is the same; without ``misfits`` a leaf is not run on values to see whether
+    sizes that do not fit would.
     """
     for _ in range(2 * len(plan.paths) + 1):
         with preserved(plan.model, contents=plan.contents):
@@ -137,7 +146,7 @@ def _recorded(plan: Plan, known: Known, *, steady: bool = False, on_values: bool
             except MustOpen as found:
                 known.opened |= found.modules
             except MustSee as found:
-                if not on_values:
+                if not on_values or (not misfits and is_misfit(found.__cause__ or found)):
                     raise _values_needed(plan, found) from found
                 known.leaves |= {module: [] for module in found.modules}
         if known.leaves:
@@ -165,6 +174,11 @@ def _refuse_unsteady(plan: Plan, known: Known, tape: Tape) -> None:
     """Run once more on what the first run left behind: the next step must be the same program."""
     try:
         again = trace(plan, known, tape.mode)
+    except MadeUnseen as error:
+        raise CaptureError(
+            f"{plan.name}: the forward keeps something for its next call: {error.what}. If that is made once, call the "
+            "model once in this mode, under torch.no_grad(), so that it is there before; or use backend='eager'"
+        ) from error
     except CaptureError as error:
         raise CaptureError(f"{plan.name}: the forward does something else at the second call: {error}") from error
     names = ", ".join(map(repr, tape.written))
@@ -219,8 +233,8 @@ def _tried(plan: Plan, known: Known, tape: Tape, tensors: list[Tensor]) -> Verdi
     """Tell how the graph of other inputs compares."""
     other_plan = replace(plan, inputs=plan.layout.fill(tensors))
     try:
-        other = _recorded(other_plan, _discovered(other_plan, known))
-    except LookupError:  # Python looked something up by a size
+        other = _recorded(other_plan, _known_of_others(other_plan, known), misfits=False)
+    except (LookupError, InsideOneNode):  # Python looked something up by a size; a node calls a point at this size
         return "other"
     except Exception as error:  # noqa: BLE001 (whatever it is: the model does not take this size)
         return "other" if isinstance(error.__cause__, LookupError) else "refused"

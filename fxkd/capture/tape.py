@@ -37,6 +37,17 @@ class LeakedTensor(Exception):
         self.leaves = leaves
 
 
+class MadeUnseen(CaptureError):
+    """A tensor was made where nothing is recorded: by code below torch's functions, or in an earlier call."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} was made by code that torch functions do not show; name the function that makes it as a point, "
+            "or use backend='eager'"
+        )
+        self.what = what
+
+
 class PlacedGraph(fx.Graph):
     """A graph whose nodes know in which module's forward they were made: ``node.meta["inside"]``, a path."""
 
@@ -174,10 +185,7 @@ class Tape:
         if id(value) in self.made_in_leaf:
             raise LeakedTensor(self.made_in_leaf[id(value)][1])
         if isinstance(value, FakeTensor):
-            raise CaptureError(
-                f"a tensor of shape {tuple(value.shape)} used at {current_line()} was made by code that torch "
-                "functions do not show; name the function that makes it as a point, or use backend='eager'"
-            )
+            raise MadeUnseen(f"a tensor of shape {tuple(value.shape)} used at {current_line()}")
         return self._lift(value, f"tensor of shape {tuple(value.shape)}")
 
     def _attribute(self, value: Any, place: str) -> fx.Node:

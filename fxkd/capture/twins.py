@@ -15,6 +15,8 @@ def fake_of(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
 
     To do so torch reads the gradient of the tensor, and warns that one that is no leaf has none.
     """
+    if tensor.is_leaf:
+        return mode.from_tensor(tensor, static_shapes=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
         fake: Tensor = mode.from_tensor(tensor, static_shapes=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from fxkd.capture import Inputs, PointName, capture
 from fxkd.errors import CaptureError, GuardError
@@ -307,3 +308,39 @@ def test_arguments_of_a_named_function_may_be_sizes() -> None:
     except GuardError:
         return
     assert_same(expected, found)
+
+
+class Odd(nn.Module):
+    """Works on more than four rows in a way of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        return twice(h)
+
+
+def twice(x: Tensor) -> Tensor:
+    RUNS.append(type(x))
+    return scale(x) if x.shape[0] > 4 else x * 2.0
+
+
+RUNS: list[type] = []
+
+
+def test_a_function_is_seen_on_values_at_the_size_of_the_example_alone() -> None:
+    RUNS.clear()
+    captured(Odd(), batch(2), points=[function("twice")])
+    assert RUNS.count(Tensor) == 2  # once as it is, once with rows in another order
+    assert RUNS.count(FakeTensor) >= 3
+    assert_replays(Odd(), (batch(2),), (batch(5),), points=[function("twice")])
+
+
+def test_a_named_function_in_another_is_seen_at_sizes_at_which_it_is_called() -> None:
+    points = [function("twice"), function("scale")]
+    graph_module = graph_of(Odd(), batch(2), points=points)
+    with pytest.raises(GuardError, match="size 0 of an input is 2, not 5"):
+        call_graph(graph_module, batch(5))
+    assert_replays(Odd(), (batch(5),), points=points)

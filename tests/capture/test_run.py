@@ -335,8 +335,33 @@ def test_what_one_call_leaves_to_the_next_is_refused() -> None:
 
     model = Model(remembers)
     model.past = past
-    with pytest.raises(CaptureError, match=r"something else at the second call: .*made by code that torch functions"):
+    with pytest.raises(CaptureError, match=r"keeps something for its next call: a tensor of shape .* used at .*call"):
         captured(model, batch(2))
+
+
+class Memo(nn.Module):
+    """Makes a bias at its first call in eval mode, and keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.table, self.kept = nn.Linear(4, 4), nn.Parameter(torch.randn(7)), dict[str, Tensor]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        if self.training:
+            return h + self.table[:4]
+        if "bias" not in self.kept:
+            self.kept["bias"] = self.table[:4]
+        return h + self.kept["bias"]
+
+
+def test_what_is_kept_from_the_first_call_on_is_a_constant_after_it() -> None:
+    model = nn.Sequential(Memo(), nn.ReLU()).eval()
+    with pytest.raises(CaptureError, match=r"keeps something for its next call: .*under torch.no_grad\(\)"):
+        captured(model, batch(2), points=[PointName("ModuleOutputs", "0.fc")])
+    with torch.no_grad():
+        model(batch(3))
+    assert_replays(model, (batch(2),), (batch(5),), points=[PointName("ModuleOutputs", "0.fc")])
 
 
 def test_torchscript_is_refused() -> None:

@@ -26,6 +26,7 @@ class Model:
         modes: The modes that are compared.
         expected: "right", or "refused": by one mode, by one call (``"eval/batch of 3"``), or for all.
         reason: A regular expression of the message of each refusal that is expected.
+        is_warm: Whether it is called once before, as in eval mode it keeps what it makes at its first call.
         recorders: What to record; by default what ``points.py`` chooses by its rule.
         quick: Whether it is among those that every run of the tests compares.
     """
@@ -39,13 +40,19 @@ class Model:
     expected: str = RIGHT
     reason: str = ""
     recorders: Mapping[str, Any] | None = None
+    is_warm: bool = False
     quick: bool = False
 
     def built(self, mode: str) -> nn.Module:
         """Build it in a mode."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return self.build().train(mode == "train")
+            model = self.build().train(mode == "train")
+            if self.is_warm and mode == "eval":
+                args, kwargs = self.inputs(2)
+                with torch.no_grad():
+                    model(*args, **kwargs)
+            return model
 
 
 def images(batch: int, size: int, *, channels: int = 3, seed: int = 1) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from tests.zoo.model import Call, Model, images, shaken
+from tests.zoo.model import REFUSED, RIGHT, Call, Model, images, shaken
 from tests.zoo.timm_options import BETWEEN, CONVOLUTIONAL, QUICK, TRANSFORMERS, Options
 
 FAMILIES: dict[str, dict[str, Options]] = {
@@ -40,6 +40,9 @@ MODELS = [
         build=partial(build, name, dict(options.given)),
         inputs=partial(call, options.size),
         further=further(options),
+        expected=REFUSED if options.refused else RIGHT,
+        reason=options.refused,
+        is_warm=options.is_warm,
         quick=name in QUICK,
     )
     for family, models in FAMILIES.items()

@@ -1,6 +1,6 @@
 """Which models of timm, how small they are made, and the sides of the images that they are given."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -12,11 +12,18 @@ class Options:
         given: Options of ``timm.create_model``.
         size: Side of the images.
         other_size: Side of other images that it takes too, or None.
+        refused: Why it is refused, if it is: a regular expression.
+        is_warm: Whether it is called once before: in eval mode it keeps what it makes at its first call.
     """
 
     given: dict[str, Any]
     size: int = 64
     other_size: int | None = None
+    refused: str = ""
+    is_warm: bool = False
+
+
+REPLACES = "the forward of GPSA replaces the buffer"  # rel_indices, whenever the size of the images is another
 
 
 def small(size: int = 64, **given: Any) -> Options:
@@ -89,35 +96,35 @@ TRANSFORMERS = {
     "gcvit_xxtiny": small(128, img_size=128),
     "davit_tiny": free(depths=(1, 1, 2, 1)),
     "tnt_s_patch16_224": small(img_size=64, depth=3),
-    "nest_tiny": small(224, depths=(1, 1, 2)),
-    "mvitv2_tiny": small(img_size=64, depths=(1, 1, 2, 1)),
+    "nest_tiny": small(224),
+    "mvitv2_tiny": small(img_size=64),
     "pvt_v2_b0": free(depths=(1, 1, 2, 1)),
     "hiera_tiny_224": small(224, stages=(1, 1, 2, 1)),
-    "convit_tiny": small(img_size=64, depth=4, local_up_to_layer=2),
+    "convit_tiny": replace(small(img_size=64, depth=4, local_up_to_layer=2), refused=REPLACES),
     "naflexvit_base_patch16_gap": free(depth=3, embed_dim=96, num_heads=4),
     "vit_relpos_small_patch16_224": small(img_size=64, **NARROW),
     "samvit_base_patch16_224": small(img_size=64, global_attn_indexes=(1,), window_size=2, **NARROW),
 }
 
 BETWEEN = {
-    "mixer_s32_224": small(224, num_blocks=3, embed_dim=64),
-    "gmlp_ti16_224": small(224, num_blocks=3),
-    "resmlp_12_224": small(224, num_blocks=3, embed_dim=64),
+    "mixer_s32_224": small(224),
+    "gmlp_ti16_224": small(224),
+    "resmlp_12_224": small(224),
     "maxvit_pico_rw_256": small(img_size=64),
-    "levit_128s": small(112, img_size=112),
+    "levit_128s": replace(small(112, img_size=112), is_warm=True),
     "poolformer_s12": free(),
-    "caformer_s18": free(depths=(1, 1, 2, 1)),
+    "caformer_s18": free(),
     "fastvit_t8": free(),
     "edgenext_xx_small": free(),
-    "focalnet_tiny_srf": free(depths=(1, 1, 2, 1)),
+    "focalnet_tiny_srf": free(),
     "mobilevit_xxs": free(),
     "mobilevitv2_050": free(),
-    "efficientformer_l1": small(224),
-    "efficientvit_m0": small(224),
-    "tiny_vit_5m_224": small(224),
+    "efficientformer_l1": replace(small(224), is_warm=True),
+    "efficientvit_m0": replace(small(224), is_warm=True),
+    "tiny_vit_5m_224": replace(small(224), is_warm=True),
     "sequencer2d_s": free(),
     "mambaout_femto": free(depths=(1, 1, 2, 1)),
-    "halonet26t": free(64, 128, layers=(1, 1, 1, 1)),
+    "halonet26t": small(256),
     "lambda_resnet26t": small(128),
     "swiftformer_xs": free(),
 }

@@ -204,7 +204,7 @@ MODELS = [
     trap(CountsForNobody),
     trap(ReplacesBuffer, expected="refused", reason="replaces the buffer 'mean'"),
     trap(MovesBuffer),
-    trap(Remembers, expected="refused", reason=CHANGES),
+    trap(Remembers, expected="refused", reason="keeps something for its next call"),
     trap(
         GoesByArgument,
         further={
