@@ -1,10 +1,12 @@
 """Functions as nodes of a graph: under which name, and whether they need values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
+from torch import nn
 
 from fxkd.capture.lines import quiet_log
 
@@ -32,6 +34,26 @@ def callable_in_code(function: Callable[..., Any]) -> Callable[..., Any]:
 
     call.__name__ = call.__qualname__ = name.replace(".", "_")
     return call
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a named function does that fake tensors do not show.
+
+    Args:
+        draws: It runs without values, and draws.
+        needs_values: It does not run without values, so that they may decide the sizes of what it gives.
+        reads: What it reads of modules, by their identities and the names.
+    """
+
+    draws: bool
+    needs_values: bool
+    reads: Mapping[tuple[int, str], nn.Module]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it does neither."""
+        return not self.draws and not self.needs_values
 
 
 def runs_without_values(function: Callable[..., Any], args: Any, kwargs: Any) -> bool:

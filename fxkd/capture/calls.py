@@ -13,11 +13,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
-from fxkd.capture.callables import callable_in_code, custom_function, runs_without_values
+from fxkd.capture.callables import Kind, callable_in_code, custom_function, runs_without_values
 from fxkd.capture.captured import PointName, call_inputs
 from fxkd.capture.discover import Outcome, observe
 from fxkd.capture.guards import guard_form, kind_of
 from fxkd.capture.held import Parts
+from fxkd.capture.lasting import Lasting
 from fxkd.capture.lines import current_line, in_fake_kernel, may_give_nothing, name_in_use
 from fxkd.capture.marks import Marks
 from fxkd.capture.preserve import Contents, drawn_state, set_drawn_state
@@ -30,8 +31,6 @@ from fxkd.errors import CaptureError, FxkdError
 from fxkd.patcher import patched
 from fxkd.points import Place
 from fxkd.records import bound_arguments, function_inputs, module_inputs
-
-DRAWS, VALUES = "draws", "values"
 
 
 class InsideOneNode(CaptureError):
@@ -69,6 +68,7 @@ class Calls:
         contents: What the model holds, and random generators of its own.
         seen: What leaves that do not run on fake tensors gave on values, call by call, by the module's identity.
         kinds: What named functions do that fake tensors do not show, by path; filled as they are met.
+        lasting: What outlasts the call, as it was when the recording began.
     """
 
     def __init__(
@@ -80,11 +80,12 @@ class Calls:
         parts: Parts,
         contents: Contents,
         seen: dict[int, list[Outcome | None]],
-        kinds: dict[str, str],
+        kinds: dict[str, Kind],
+        lasting: Lasting,
     ) -> None:
         self.tape, self.paths, self.opened, self.points = tape, paths, opened, points
         self.parts, self.contents, self.generators = parts, contents, contents.generators
-        self.seen, self.kinds = seen, kinds
+        self.seen, self.kinds, self.lasting = seen, kinds, lasting
         self.must_open: set[int] = set()
         self.must_see: set[int] = set()
         self.ran_whole: set[int] = set()
@@ -144,7 +145,7 @@ class Calls:
         tape.taker = None
         with quiet(tape):
             own = [*module.parameters(), *module.buffers()]
-            if self.parts.changed(module):
+            if self.parts.changed(module) or self.lasting.set_in((args, kwargs)):
                 self.must_open.add(id(module))
             before, contents = versions((args, kwargs, own)), self.contents.of(module)
             drawn, own_drawn = drawn_state(), self.generators.states()
@@ -160,6 +161,7 @@ class Calls:
             is_changed = contents.changed()
             if is_changed:
                 self.parts.note(module)
+            self.lasting.note((args, kwargs))
             self.ran_whole.update(map(id, module.modules()))
             node = tape.graph.create_node("call_module", f"{tape.name}.{path}", *arguments)
             node.meta.update(mutates=written(before), reads=storages(own), stateful=_has_state(module))
@@ -231,12 +233,13 @@ class Calls:
 
     def _call_whole(self, args: Any, kwargs: Any, named: Named, notes: dict[str, Any]) -> Any:
         """Keep the function as one node: its body runs at every step, never while it is recorded."""
-        outcome, given = self._outcome(args, kwargs, named), tensors((args, kwargs))
-        kind = self._kind(named, args, kwargs)
-        notes["by_values"] = kind == VALUES
         path, function = named.place.path, named.function
+        kind = self._kind(named, args, kwargs)
+        self._refuse_set(path, kind, (args, kwargs))
+        outcome, given = self._outcome(args, kwargs, named), tensors((args, kwargs))
+        notes["by_values"] = kind.needs_values
         keep_objects((args, kwargs))
-        node = self.tape.emit(as_whole(function, path) if kind else callable_in_code(function), args, kwargs)
+        node = self.tape.emit(callable_in_code(function) if kind.is_plain else as_whole(function, path), args, kwargs)
         shared = storages([given[index] for index in outcome.viewed])
         with quiet(self.tape):
             value = outcome.replay(given, self.tape.mode)
@@ -252,7 +255,7 @@ class Calls:
             self.tape.graph.call_function(guard_form, (node, form, current_line()))
             return self.marks.bind_call(value, node, named.points)
         seen = self.marks.bind_call(value, node, named.points)
-        self.marks.guard_nothing(value, node, may_be=bool(kind) or may_give_nothing(named.function))
+        self.marks.guard_nothing(value, node, may_be=kind.draws or may_give_nothing(named.function))
         return seen
 
     def _outcome(self, args: Any, kwargs: Any, named: Named) -> Outcome:
@@ -260,7 +263,7 @@ class Calls:
         path, outcomes = named.place.path, named.outcomes or []
         if named.is_tried:
             self._function = path
-            with quiet(self.tape):
+            with quiet(self.tape), self.lasting.kept((args, kwargs)):
                 outcome = observe(named.function, *pytree.tree_map_only(Tensor, torch.clone, (args, kwargs)))
             self._function = None
             return outcome
@@ -269,23 +272,30 @@ class Calls:
             raise CaptureError(f"{path!r} was called {len(outcomes)} times in one run and more in another")
         return outcomes[calls]
 
-    def _kind(self, named: Named, args: Any, kwargs: Any) -> str:
-        """Tell what a function does that fake tensors do not show.
-
-        Either it does not run without values, so that they may decide the sizes of what it gives, or it draws.
-        """
+    def _kind(self, named: Named, args: Any, kwargs: Any) -> Kind:
+        """Tell what a function does that fake tensors do not show."""
         path = named.place.path
         if path not in self.kinds:
             drawn, own_drawn = drawn_state(), self.generators.states()
-            self._is_trying = True
-            with quiet(self.tape):
+            self._is_trying, self.tape.overheard = True, {}
+            with quiet(self.tape), self.lasting.kept((args, kwargs)):
                 given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
                 runs, moved = runs_without_values(named.function, *given), drawn_state() != drawn
-            self._is_trying = False
-            self.kinds[path] = (DRAWS if moved else "") if runs else VALUES
+            self.kinds[path] = Kind(draws=runs and moved, needs_values=not runs, reads=self.tape.overheard)
+            self._is_trying, self.tape.overheard = False, None
             set_drawn_state(drawn)
             self.generators.put_back(own_drawn)
         return self.kinds[path]
+
+    def _refuse_set(self, path: str, kind: Kind, given: Any) -> None:
+        """Refuse a call on what the forward has set something in: the function would not find it at the next call."""
+        objects = self.lasting.set_in(given)
+        found = [*self.lasting.set_among(kind.reads, self.ran_whole), *(f"an object {name!r}" for name in objects)]
+        if found:
+            raise CaptureError(
+                f"the forward sets {', '.join(found)} before it calls {path!r}, which reads it: a graph would not set "
+                "it again: name another point, or use backend='eager'"
+            )
 
     def wrap_apply(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Stand for ``torch.autograd.Function.apply``: one node, so that its own backward is kept."""

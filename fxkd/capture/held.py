@@ -29,6 +29,7 @@ class Tape(Protocol):
 
     listening: bool
     reads: dict[tuple[int, str], nn.Module]
+    overheard: dict[tuple[int, str], nn.Module] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,13 @@ class Held:
 
 @contextmanager
 def noted_reads(tape: Tape) -> Iterator[None]:
-    """Let ``tape.reads`` collect which attributes of modules the program asks for."""
+    """Let ``tape.reads`` collect which attributes of modules the program asks for; ``overheard``, which a node does."""
 
     def get(module: nn.Module, name: str) -> Any:
         if tape.listening and not name.startswith("__"):
             tape.reads[id(module), name] = module
+        elif tape.overheard is not None:
+            tape.overheard[id(module), name] = module
         return object.__getattribute__(module, name)
 
     before = vars(nn.Module).get("__getattribute__")

@@ -27,6 +27,16 @@ class Inputs:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        given: tuple[Any, Any] = self.args, self.kwargs
+        args, kwargs = given
+        if not isinstance(args, (tuple, list)) or not isinstance(kwargs, dict):
+            kinds = f"{type(args).__name__} and {type(kwargs).__name__}"
+            raise CaptureError(
+                f"fxkd.Inputs is given {kinds}: it takes a tuple of positional arguments, also of one, as in "
+                "fxkd.Inputs((x,)), and a dict of keyword arguments"
+            )
+
     @classmethod
     def of(cls, given: Any) -> "Inputs":
         """Read ``example_inputs``: a tuple of positionals, a mapping of keywords, ``Inputs``, or one tensor."""

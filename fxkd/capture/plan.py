@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from fxkd.capture.callables import Kind
 from fxkd.capture.captured import PointName
 from fxkd.capture.inputs import Inputs, Layout
 from fxkd.capture.preserve import Caches, Contents, drawn_state
@@ -49,7 +50,7 @@ class Plan:
     caches: Caches
     contents: Contents
     fakes: Fakes
-    kinds: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, Kind] = field(default_factory=dict)
 
     @classmethod
     def of(

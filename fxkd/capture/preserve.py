@@ -4,7 +4,7 @@ import gc
 import random
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import _lru_cache_wrapper, cached_property
 from operator import is_
@@ -51,7 +51,7 @@ class Contents:
 
     def __init__(self, model: nn.Module) -> None:
         self._model, self._parts = model, dict[int, Contents]()
-        self._kept = [(holder, _content(holder)) for holder in _holders(model)]
+        self._kept = [(holder, content_of(holder)) for holder in holders(model.modules())]
 
     @cached_property
     def generators(self) -> Generators:
@@ -59,8 +59,13 @@ class Contents:
         held = [part for _, content in self._kept for part in _items(content)]
         return Generators.of(self._model, [*(holder for holder, _ in self._kept), *held])
 
+    @cached_property
+    def objects(self) -> list[Any]:
+        """What hangs on the modules."""
+        return [holder for holder, _ in self._kept if not isinstance(holder, nn.Module)]
+
     def _changed(self) -> list[tuple[Any, Any]]:
-        return [(holder, content) for holder, content in self._kept if not _same_content(_view(holder), content)]
+        return [(holder, content) for holder, content in self._kept if not same_content(view_of(holder), content)]
 
     def changed(self) -> bool:
         """Tell whether anything is another object now."""
@@ -81,7 +86,7 @@ class Contents:
     def put_back(self) -> None:
         """Let everything hold what it held."""
         for holder, content in self._changed():
-            _refill(holder, content)
+            refill(holder, content)
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:
@@ -89,10 +94,9 @@ def _tensors(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers(), *plain]
 
 
-def _holders(model: nn.Module) -> list[Any]:
-    """List the modules of ``model`` and what hangs on them: whatever may keep state during a run."""
+def holders(level: Iterable[Any]) -> list[Any]:
+    """List some modules or objects and what hangs on them: whatever may keep state during a run."""
     found: dict[int, Any] = {}
-    level: list[Any] = list(model.modules())
     for _ in range(DEEP):
         level = [value for value in level if _may_hold(value) and found.setdefault(id(value), value) is value]
         level = [part for value in level for part in _parts(value) if id(part) not in found]
@@ -107,14 +111,14 @@ def _may_hold(value: Any) -> bool:
 
 
 def _parts(value: Any) -> list[Any]:
-    return _items(_view(value))
+    return _items(view_of(value))
 
 
 def _items(content: Any) -> list[Any]:
     return list(content.values()) if isinstance(content, dict) else list(content)
 
 
-def _view(holder: Any) -> Any:
+def view_of(holder: Any) -> Any:
     """Give what a container or an object holds; it may be the very thing in which that is held."""
     if isinstance(holder, CONTAINERS):
         return holder
@@ -123,9 +127,9 @@ def _view(holder: Any) -> Any:
     return {**held, **{name: getattr(holder, name) for name in named if hasattr(holder, name)}} if named else held
 
 
-def _content(holder: Any) -> Any:
+def content_of(holder: Any) -> Any:
     """Copy what a container or an object holds now."""
-    content = _view(holder)
+    content = view_of(holder)
     return dict(content) if isinstance(content, dict) else list(content)
 
 
@@ -145,13 +149,15 @@ def _named_slots(kind: type) -> tuple[str, ...]:
     return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
-def _same_content(one: Any, other: Any) -> bool:
+def same_content(one: Any, other: Any) -> bool:
+    """Tell whether both hold the very same things."""
     if len(one) != len(other) or not all(map(is_, one, other)):
         return False
     return not isinstance(other, dict) or all(map(is_, one.values(), other.values()))
 
 
-def _refill(holder: Any, content: Any) -> None:
+def refill(holder: Any, content: Any) -> None:
+    """Let a container or an object hold what ``content_of`` copied."""
     if isinstance(holder, CONTAINERS):
         holder.clear()
         holder.extend(content) if isinstance(holder, (list, deque)) else holder.update(content)

@@ -121,7 +121,7 @@ def _discovered(plan: Plan, before: Known | None = None, *, other_draws: bool = 
 
 def _known_of_others(plan: Plan, known: Known) -> Known:
     """Say the same of other inputs; on values only where something needs them, or draws."""
-    if known.leaves or any(plan.kinds.values()):
+    if known.leaves or any(not kind.is_plain for kind in plan.kinds.values()):
         return _discovered(plan, known)
     functions = [replace(named, is_tried=named.outcomes is not None) for named in known.functions]
     return Known(functions, set(known.opened))

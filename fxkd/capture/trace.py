@@ -16,6 +16,7 @@ from fxkd.capture.captured import PointCall
 from fxkd.capture.discover import Outcome
 from fxkd.capture.held import Parts, noted_reads
 from fxkd.capture.inputs import Inputs, split
+from fxkd.capture.lasting import Lasting
 from fxkd.capture.lines import raising_line
 from fxkd.capture.operations import Operations
 from fxkd.capture.plan import Plan
@@ -82,7 +83,8 @@ def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
         twins = stack.enter_context(fake_twins(plan.model, mode))
         tape = Tape(plan.name, twins, plan.paths, mode)
         held = Parts(plan.model), plan.contents
-        calls = Calls(tape, plan.paths, known.opened, plan.modules, *held, known.leaves, plan.kinds)
+        lasting = Lasting(plan.model, plan.contents)
+        calls = Calls(tape, plan.paths, known.opened, plan.modules, *held, known.leaves, plan.kinds, lasting)
         fakes = _placeholders(plan, tape, mode)
         plan.fakes.note([*(twin for twin, _ in twins.values()), *fakes])
         given = plan.layout.fill(fakes)

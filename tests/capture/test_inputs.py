@@ -136,6 +136,12 @@ def test_other_example_inputs_are_refused(given: Any) -> None:
         Inputs.of(given)
 
 
+@pytest.mark.parametrize("given", [(torch.ones(1),), ((), [1])])
+def test_inputs_of_another_form_are_refused(given: Any) -> None:
+    with pytest.raises(CaptureError, match=r"fxkd.Inputs is given .*tuple of positional arguments, also of one"):
+        Inputs(*given)
+
+
 def test_a_tensor_inside_an_unregistered_object_is_refused() -> None:
     @dataclass
     class Batch:

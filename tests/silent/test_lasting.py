@@ -1,0 +1,159 @@
+"""What a forward sets in an object, or in its module, before a node takes it: opened, or refused; never lost."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxkd
+from fxkd.errors import CaptureError
+from tests.support.oracle import assert_same
+
+
+class Context:
+    """Stays from call to call."""
+
+    def __init__(self) -> None:
+        self.scale: Any = 1.0
+        self.inner: dict[str, Any] = {"scale": 1.0}
+
+    def times(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class Takes(nn.Module):
+    """Reads what it is given."""
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return x * context.scale * context.inner["scale"]
+
+
+class Sets(nn.Module):
+    """Sets something in what it is given."""
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        context.scale = 3.0
+        return x + 1
+
+
+class Model(nn.Module):
+    """A layer, then what a test gives."""
+
+    def __init__(self, after: Callable[["Model", Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.takes, self.sets = nn.Linear(4, 4), Takes(), Sets()
+        self.context, self.scale, self.last, self.count = Context(), 1.0, torch.zeros(1), 0
+        self.after = after
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+    def shifted(self, x: Tensor) -> Tensor:
+        return x + self.last
+
+    def counted(self, x: Tensor) -> Tensor:
+        self.count += 1
+        return x * (self.count % 2 + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self, self.fc(x))
+
+
+def in_object(model: Model, h: Tensor) -> Tensor:
+    model.context.scale = 2.0
+    return model.takes(h, model.context)
+
+
+def below_object(model: Model, h: Tensor) -> Tensor:
+    model.context.inner["scale"] = 2.0
+    return model.takes(h, model.context)
+
+
+def value_in_object(model: Model, h: Tensor) -> Tensor:
+    model.context.scale = h.sigmoid()
+    return model.takes(h, model.context)
+
+
+def by_leaf(model: Model, h: Tensor) -> Tensor:
+    return model.takes(model.sets(h, model.context), model.context)
+
+
+def object_method(model: Model, h: Tensor) -> Tensor:
+    model.context.scale = 2.0
+    return model.context.times(h)
+
+
+def number(model: Model, h: Tensor) -> Tensor:
+    model.scale = 2.0
+    return model.scaled(h)
+
+
+def size(model: Model, h: Tensor) -> Tensor:
+    model.scale = h.shape[0] / 2  # two rows: what it is
+    return model.scaled(h)
+
+
+def value(model: Model, h: Tensor) -> Tensor:
+    model.last = h.detach().mean()
+    return model.shifted(h)
+
+
+def not_read(model: Model, h: Tensor) -> Tensor:
+    model.last = h.detach().mean()
+    return model.scaled(h)
+
+
+def same_again(model: Model, h: Tensor) -> Tensor:
+    model.scale = 1.0
+    return model.scaled(h)
+
+
+def counts(model: Model, h: Tensor) -> Tensor:
+    return model.counted(model.counted(h))
+
+
+def outputs(method: str) -> dict[str, Any]:
+    return {"type": "MethodOutputs", "source": f"{__name__}.{method}"}
+
+
+FC = {"type": "ModuleOutputs", "source": "fc"}
+CASES = {
+    in_object: FC,
+    below_object: FC,
+    value_in_object: FC,
+    by_leaf: FC,
+    not_read: outputs("Model.scaled"),
+    same_again: outputs("Model.scaled"),
+    counts: outputs("Model.counted"),
+}
+REFUSED = {
+    object_method: (outputs("Context.times"), r"sets an object 'Context' before it calls '.*Context\.times'"),
+    number: (outputs("Model.scaled"), r"sets scale before it calls '.*Model\.scaled', which reads it"),
+    size: (outputs("Model.scaled"), r"sets scale before it calls"),
+    value: (outputs("Model.shifted"), r"sets last before it calls"),
+}
+
+
+def x(n: int) -> Tensor:
+    return torch.randn(n, 4, generator=torch.Generator().manual_seed(n))
+
+
+@pytest.mark.parametrize("after", CASES, ids=lambda after: after.__name__)
+def test_what_is_set_before_counts(after: Callable[[Model, Tensor], Tensor]) -> None:
+    recorded = fxkd.record(Model(after), {"point": CASES[after]}, x(2))
+    for n in (2, 5, 2):
+        plain = Model(after)
+        assert_same(plain(x(n)), recorded(x(n))[0])
+        for name in ("context", "scale", "last", "count"):  # as they are before the first call
+            setattr(recorded.model, name, getattr(Model(after), name))
+
+
+@pytest.mark.parametrize("after", REFUSED, ids=lambda after: after.__name__)
+def test_what_a_node_would_not_find_is_refused(after: Callable[[Model, Tensor], Tensor]) -> None:
+    point, message = REFUSED[after]
+    with pytest.raises(CaptureError, match=message):
+        fxkd.record(Model(after), {"point": point}, x(2))
+    assert_same(Model(after)(x(2)), fxkd.record(Model(after), {"point": FC}, x(2))(x(2))[0])
