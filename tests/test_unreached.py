@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 import fxkd
 from fxkd.capture import Inputs, PointName
-from fxkd.errors import SpecError
+from fxkd.errors import CaptureError, SpecError
 from fxkd.unreached import why_unreached
 from tests.support.oracle import assert_same
 
@@ -291,3 +292,24 @@ def test_a_shared_module_has_all_its_paths() -> None:
     spec = {"pairs": [{"student": "second.0", "teacher": "second", "loss": {"type": "L1Loss"}}]}
     out = fxkd.prepare(student, teacher, spec, example_inputs=batch())(batch(3))
     assert_same(out.loss, (student(batch(3)) - teacher(batch(3))).abs().mean())
+
+
+def quick(x: Tensor) -> Tensor:
+    return x.abs()
+
+
+class Asks(nn.Module):
+    """Calls a function on values alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        return h if isinstance(h, FakeTensor) else quick(h)
+
+
+def test_a_function_that_is_called_on_values_alone() -> None:
+    with pytest.raises(CaptureError, match=r"quick' is called 1 times in a run on values, and 0 times when the model"):
+        fxkd.record(Asks(), {"x": {"type": "FunctionOutputs", "source": f"{__name__}.quick"}}, torch.ones(2, 4))

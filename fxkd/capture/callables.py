@@ -1,5 +1,6 @@
 """Functions as nodes of a graph: under which name, and whether they need values."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -7,8 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-
-from fxkd.capture.lines import quiet_log
 
 
 @cache
@@ -59,7 +58,7 @@ class Kind:
 def runs_without_values(function: Callable[..., Any], args: Any, kwargs: Any) -> bool:
     """Tell whether a function runs on fake tensors without a word."""
     try:
-        with quiet_log(), torch.no_grad():
+        with warnings.catch_warnings(action="ignore"), torch.no_grad():
             function(*args, **kwargs)
     except Exception:  # noqa: BLE001 (whatever it is, values are needed)
         return False

@@ -1,7 +1,7 @@
 """Modules and named functions while a model is recorded: which are one node, which are opened, which are points."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -16,8 +16,8 @@ from torch.utils.checkpoint import CheckpointFunction
 from fxkd.capture.callables import Kind, callable_in_code, custom_function, runs_without_values
 from fxkd.capture.captured import PointName, call_inputs
 from fxkd.capture.discover import Outcome, observe
-from fxkd.capture.guards import guard_form, kind_of
 from fxkd.capture.held import Parts
+from fxkd.capture.kernels import without_values
 from fxkd.capture.lasting import Lasting
 from fxkd.capture.lines import current_line, in_fake_kernel, may_give_nothing, name_in_use
 from fxkd.capture.marks import Marks
@@ -243,7 +243,6 @@ class Calls:
         shared = storages([given[index] for index in outcome.viewed])
         with quiet(self.tape):
             value = outcome.replay(given, self.tape.mode)
-            form = kind_of(value)
         node.meta.update(
             function=named.place.path,
             mutates=storages([given[index] for index in outcome.changed]),
@@ -251,8 +250,8 @@ class Calls:
             stateful=True,
             **notes,
         )
-        if notes["by_values"]:
-            self.tape.graph.call_function(guard_form, (node, form, current_line()))
+        if kind.needs_values or isinstance(value, (tuple, list, Mapping)):
+            self.marks.guard_form(value, node)
             return self.marks.bind_call(value, node, named.points)
         seen = self.marks.bind_call(value, node, named.points)
         self.marks.guard_nothing(value, node, may_be=kind.draws or may_give_nothing(named.function))
@@ -264,13 +263,27 @@ class Calls:
         if named.is_tried:
             self._function = path
             with quiet(self.tape), self.lasting.kept((args, kwargs)):
-                outcome = observe(named.function, *pytree.tree_map_only(Tensor, torch.clone, (args, kwargs)))
+                outcome, _ = observe(named.function, *pytree.tree_map_only(Tensor, torch.clone, (args, kwargs)))
             self._function = None
             return outcome
-        calls = sum(1 for node in self.tape.graph.nodes if node.meta.get("function") == path)
-        if calls >= len(outcomes):
+        count = self._count(path)
+        if count >= len(outcomes):
             raise CaptureError(f"{path!r} was called {len(outcomes)} times in one run and more in another")
-        return outcomes[calls]
+        return outcomes[count]
+
+    def _count(self, path: str) -> int:
+        return sum(1 for node in self.tape.graph.nodes if node.meta.get("function") == path)
+
+    def refuse_fewer(self, functions: list[Named]) -> None:
+        """Refuse a program that calls a named function less often here than in the run on values."""
+        for named in functions:
+            path, seen = named.place.path, len(named.outcomes or ())
+            if not named.is_tried and (count := self._count(path)) < seen:
+                raise CaptureError(
+                    f"{path!r} is called {seen} times in a run on values, and {count} times when the model is recorded "
+                    "on tensors without values: the program asks which of both it is; name another point, or use "
+                    "backend='eager'"
+                )
 
     def _kind(self, named: Named, args: Any, kwargs: Any) -> Kind:
         """Tell what a function does that fake tensors do not show."""
@@ -325,7 +338,7 @@ class _Observer(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        value = func(*args, **(kwargs or {}))
+        value = without_values(func, args, kwargs or {})
         for tensor in tensors(value):
             self.tape.made_in_leaf.setdefault(id(tensor), (tensor, self.leaf))
         return value

@@ -152,11 +152,10 @@ def discover(
                 hit()
                 functions.append(place.path)
                 try:
-                    outcome = observe(original, args, kwargs)
+                    outcome, value = observe(original, args, kwargs)
                 finally:
                     functions.pop()
                 outcomes.append(outcome)
-                value = pytree.tree_map_only(Given, lambda g: tensors((args, kwargs))[g.index], outcome.value)
                 if watch.on_values:
                     note(whole, args, kwargs, value, outcome.changed)
                 return value
@@ -195,8 +194,8 @@ def discover_without_values(
         ) from error
 
 
-def observe(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Outcome:
-    """Call ``function`` and note how its result hangs together with its arguments."""
+def observe(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Outcome, Any]:
+    """Call ``function``; note how its result hangs together with its arguments, and give the very result too."""
     given = tensors((args, kwargs))
     places = {id(tensor): Given(index) for index, tensor in enumerate(given)}
     versions = [tensor._version for tensor in given]
@@ -204,7 +203,7 @@ def observe(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
     changed = tuple(index for index, tensor in enumerate(given) if tensor._version != versions[index])
     memory = storages(value)
     viewed = tuple(index for index, tensor in enumerate(given) if storages(tensor) & memory)
-    return Outcome(pytree.tree_map_only(Tensor, lambda t: places.get(id(t), t), value), viewed, changed)
+    return Outcome(pytree.tree_map_only(Tensor, lambda t: places.get(id(t), t), value), viewed, changed), value
 
 
 def _noted(
@@ -222,11 +221,11 @@ def _noted(
     place, contents = len(outcomes), Contents(module)
     others = {type(leaf).__name__ for leaf in pytree.tree_leaves((args, kwargs)) if not isinstance(leaf, PLAIN)}
     outcomes.append(None)
-    outcomes[place] = outcome = observe(partial(call, module), args, kwargs)
+    outcomes[place], value = observe(partial(call, module), args, kwargs)
     if others or contents.changed():
         what = f"is given an object {next(iter(others))!r}" if others else "changes what it holds"
         raise CaptureError(
             f"a {type(module).__name__} runs on values alone and {what}, so that it may do more than give a value, "
             "which a graph would not see: name the function in it that needs values, or use backend='eager'"
         )
-    return pytree.tree_map_only(Given, lambda g: tensors((args, kwargs))[g.index], outcome.value)
+    return value

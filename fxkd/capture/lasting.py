@@ -44,7 +44,7 @@ class Lasting:
         return sorted({type(value).__name__ for value in self._lasting(given) if self._is_other(value)})
 
     def _is_other(self, value: Any) -> bool:
-        for part in _holders(value):
+        for part in _holders([value]):
             known = self._objects.get(id(part))
             if known is None or not same_content(view_of(part), known[1]):
                 return True
@@ -53,7 +53,7 @@ class Lasting:
     def note(self, given: Any) -> None:
         """Take objects as they are now: a node that ran did this to them, and does it again."""
         for value in self._lasting(given):
-            self._objects.update((id(part), (part, content_of(part))) for part in _holders(value))
+            self._objects.update((id(part), (part, content_of(part))) for part in _holders([value]))
 
     def _lasting(self, given: Any) -> list[Any]:
         return [value for value in _flat(given) if id(value) in self._objects]
@@ -62,8 +62,8 @@ class Lasting:
     def kept(self, given: Any) -> Iterator[None]:
         """Let a function that is only tried leave nothing behind in modules and objects that it is given."""
         modules = [value for value in _flat(given) if isinstance(value, nn.Module)]
-        parts = [*modules, *(part for value in self._lasting(given) for part in _holders(value))]
-        before = [(part, content_of(part)) for part in parts]
+        objects = [value for value in _flat(given) if not isinstance(value, nn.Module)]
+        before = [(part, content_of(part)) for part in (*modules, *_holders(objects))]
         try:
             yield
         finally:
@@ -80,8 +80,8 @@ def _flat(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _holders(value: Any) -> list[Any]:
-    return [part for part in holders([value]) if not isinstance(part, nn.Module)]
+def _holders(values: list[Any]) -> list[Any]:
+    return [part for part in holders(values) if not isinstance(part, nn.Module)]
 
 
 def _named(module: nn.Module) -> dict[str, Any]:

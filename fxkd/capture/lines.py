@@ -8,7 +8,6 @@ import os
 import sys
 import sysconfig
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -128,11 +127,10 @@ def drawing_line(run: Callable[[], Any], drawn: Callable[[], Any]) -> str:
 
 @contextmanager
 def quiet_log() -> Iterator[None]:
-    """Let torch not report, nor warn, that a model does not take a size: that is what is being asked."""
+    """Let torch not report what does not run without values: that is what is being asked, or the error says it."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     before, logger.disabled = logger.disabled, True
     try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
+        yield
     finally:
         logger.disabled = before

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor, fx
 
 from fxkd.capture.captured import PointCall, PointName
-from fxkd.capture.guards import guard
+from fxkd.capture.guards import guard, guard_form, kind_of
 from fxkd.capture.lines import current_line
+from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages
 from fxkd.capture.tape import CONSTANTS, Tape
 
@@ -78,10 +79,12 @@ class Marks:
 
     def guard_nothing(self, value: Any, node: fx.Node, *, may_be: bool) -> None:
         """Guard what is None, and what may be: the program asks for it and goes another way, and no tensor shows it."""
-        graph = self.tape.graph
         if value is None or may_be:
-            is_nothing = graph.call_function(operator.is_, (node, None))
-            graph.call_function(guard, (is_nothing, "==", value is None, current_line()))
-        if type(value) in (tuple, list):
-            for index in [index for index, part in enumerate(value) if part is None]:
-                self.guard_nothing(None, graph.call_function(operator.getitem, (node, index)), may_be=True)
+            is_nothing = self.tape.graph.call_function(operator.is_, (node, None))
+            self.tape.graph.call_function(guard, (is_nothing, "==", value is None, current_line()))
+
+    def guard_form(self, value: Any, node: fx.Node) -> None:
+        """Guard how a result is built, before the program takes it apart."""
+        with quiet(self.tape):
+            form = kind_of(value)
+        self.tape.graph.call_function(guard_form, (node, form, current_line()))

@@ -179,11 +179,16 @@ class Caches:
         own = [cache for cache in held if not str(getattr(cache, "__module__", "")).startswith(LIBRARIES)]
         self._misses = [(cache, cache.cache_info().misses) for cache in own]
 
-    def empty_filled(self) -> None:
-        """Empty those into which something was put since."""
-        for cache, misses in self._misses:
-            if cache.cache_info().misses != misses:
-                cache.cache_clear()
+    @contextmanager
+    def emptied(self) -> Iterator[None]:
+        """Empty at the end those into which something was put; an emptied one counts from nothing."""
+        try:
+            yield
+        finally:
+            for place, (cache, misses) in enumerate(self._misses):
+                if cache.cache_info().misses != misses:
+                    cache.cache_clear()
+                    self._misses[place] = cache, 0
 
 
 def _put_back(buffers: list[tuple[Tensor, Tensor]]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode, is_tensor_method_or_property
 
+from fxkd.capture.kernels import without_values
 from fxkd.capture.operations import Operations
 from fxkd.capture.structure import storages, tensors, versions, written
 from fxkd.capture.tape import Tape
@@ -70,7 +71,7 @@ class Recording(TorchFunctionMode):
         arguments = tape.argument(args), tape.argument(kwargs)
         before = versions((args, kwargs))
         with quiet(tape):
-            value = func(*args, **kwargs)
+            value = without_values(func, args, kwargs)
         changed = written(before) | _moved_statistics(func, args, kwargs)
         if name == "is_contiguous":
             tape.decide_that(_node(tape.graph, func, name, *arguments), value)

@@ -1,5 +1,6 @@
 """Capture a model by running it: once for real if functions are named, then on fake tensors while it is recorded."""
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -70,7 +71,12 @@ def capture(
     """
     layout = layout or Layout.of(inputs, model)
     plan = Plan.of(model, inputs, layout, name, tuple(dict.fromkeys(points)), frozenset(whole), grad)
-    with patcher.lock, torch.compiler.set_stance("force_eager"), blamed(name, model, inputs, on_values=not sketch):
+    with (
+        patcher.lock,
+        quiet_log(),
+        torch.compiler.set_stance("force_eager"),
+        blamed(name, model, inputs, on_values=not sketch),
+    ):
         known = _discovered(plan, on_values=not sketch)
         tape = _recorded(plan, known, steady=not sketch, on_values=not sketch)
         if not sketch:
@@ -101,7 +107,7 @@ def _discovered(plan: Plan, before: Known | None = None, *, other_draws: bool = 
     watch = Watch(frozenset(before.leaves if before else ()), frozenset(opened), plan.grad)
     found = Discovery()
     if plan.places or watch.leaves:
-        with preserved(plan.model, values=on_values, contents=plan.contents):
+        with plan.caches.emptied(), preserved(plan.model, values=on_values, contents=plan.contents):
             if other_draws:
                 shift_drawn_state()
             places = [place for place, _ in plan.places.values()]
@@ -225,7 +231,7 @@ def _frozen_sizes(plan: Plan, known: Known, tape: Tape) -> list[tuple[str, int]]
     """List the sizes of inputs, by name and dimension, for which the graph holds only as they are."""
     names, tensors = plan.layout.names, split(plan.inputs.args, plan.inputs.kwargs)[1]
     tries = Tries(partial(_tried, plan, known, tape), on_values=bool(plan.places or known.leaves))
-    with quiet_log():
+    with warnings.catch_warnings(action="ignore"):  # of sizes that the model does not take
         return tries.frozen(names, tensors)
 
 

@@ -79,7 +79,7 @@ def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
     """
     is_first, mode = mode is None, mode or plan.fakes.mode()
     with ExitStack() as stack:
-        stack.callback(plan.caches.empty_filled)
+        stack.enter_context(plan.caches.emptied())
         twins = stack.enter_context(fake_twins(plan.model, mode))
         tape = Tape(plan.name, twins, plan.paths, mode)
         held = Parts(plan.model), plan.contents
@@ -106,6 +106,7 @@ def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
         tape.written = attributes.changed(plan.paths, calls.ran_whole) if is_first else []
     if calls.must_open - known.opened:
         raise MustOpen(calls.must_open & plan.paths.keys())
+    calls.refuse_fewer(known.functions)
     return tape
 
 

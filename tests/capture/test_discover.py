@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import functional
 
 from fxkd.capture import Inputs, PointName, capture
 from fxkd.errors import CaptureError, GuardError
@@ -344,3 +345,70 @@ def test_a_named_function_in_another_is_seen_at_sizes_at_which_it_is_called() ->
     with pytest.raises(GuardError, match="size 0 of an input is 2, not 5"):
         call_graph(graph_module, batch(5))
     assert_replays(Odd(), (batch(5),), points=points)
+
+
+class Collects(nn.Module):
+    """Puts what it made into a dict that a method gives, and takes it out again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.seen: dict[str, list[Tensor]] | None = None
+
+    def collected(self) -> dict[str, list[Tensor]] | None:
+        return self.seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = {"made": []}
+        found = self.collected()
+        assert found is not None
+        found["made"].append(self.fc(x))
+        return sum(self.seen["made"], torch.zeros(()))
+
+
+def test_a_run_on_values_is_given_the_very_result() -> None:
+    with pytest.raises(CaptureError, match="sets seen before it calls"):  # and no IndexError of its own
+        captured(Collects(), batch(2), points=[PointName("MethodOutputs", f"{__name__}.Collects.collected")])
+
+
+def pair(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    return x * 2, (None if HALVES else x / 2)
+
+
+HALVES: list[int] = []
+
+
+def test_how_a_result_is_built_is_guarded() -> None:
+    def twice_or_both(model: Any, h: Tensor) -> Tensor:
+        first, second = pair(h)
+        return first if second is None else first + second
+
+    graph_module = graph_of(Model(twice_or_both), batch(2), points=[function("pair")])
+    call_graph(graph_module, batch(3))
+    HALVES.append(1)
+    try:
+        with pytest.raises(GuardError, match=r"gives \('tuple', .*, not \('tuple', .*'NoneType'"):
+            call_graph(graph_module, batch(3))
+    finally:
+        HALVES.clear()
+
+
+class Experts(nn.Module):
+    """Gives each row to the weights of its group."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.weights = nn.Linear(8, 8), nn.Parameter(torch.randn(2, 8, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        ends = torch.tensor([x.shape[0] // 2, x.shape[0]], dtype=torch.int32)
+        return functional.grouped_mm(scale(self.fc(x)), self.weights, offs=ends)
+
+
+def test_experts_in_single_precision_are_recorded() -> None:
+    def rows(n: int) -> Tensor:
+        return torch.randn(n, 8, generator=torch.Generator().manual_seed(n))
+
+    graph_module = assert_replays(Experts(), (rows(4),), (rows(6),), points=[function("scale")])
+    assert any("grouped_mm" in str(node.target) for node in graph_module.graph.nodes)

@@ -274,8 +274,11 @@ def positions(count: int) -> Tensor:
     return torch.arange(count, dtype=torch.float32)
 
 
-def test_a_cached_function_is_not_poisoned() -> None:
+@pytest.mark.parametrize("before", range(4))
+def test_a_cached_function_is_not_poisoned(before: int) -> None:
     positions.cache_clear()
+    for count in range(10, 10 + before):  # one more each: how often it was called already must not matter
+        positions(count)
     model = Model(lambda h: h + positions(4))
     graph_module = graph_of(model, batch(2))
     assert type(positions(4)) is Tensor

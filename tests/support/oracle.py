@@ -326,7 +326,8 @@ def patched(owner: object, name: str, replacement: Callable[..., Any]) -> Iterat
     """Replace an attribute while inside; afterwards the owner is as before, also where it only inherited it."""
     missing = object()
     before = vars(owner).get(name, missing)
-    setattr(owner, name, replacement)
+    has_no_self = isinstance(inspect.getattr_static(owner, name), (staticmethod, classmethod))
+    setattr(owner, name, staticmethod(replacement) if has_no_self else replacement)
     try:
         yield
     finally:

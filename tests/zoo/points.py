@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import fxkd
 from tests.support.oracle import recording, seed_everything
@@ -21,7 +21,7 @@ def chosen(model: nn.Module, calls: Iterable[Call]) -> Recorders:
     """Choose three modules, and one function and one method where the model's code calls any.
 
     The function and the method are those in the middle of what the model calls, or the next ones that it calls as often
-    on each of its inputs.
+    on each of its inputs and that give tensors.
     """
     first, *others = calls
     recorders = {f"module_{place}": recorder("ModuleOutputs", path) for place, path in modules(model, first).items()}
@@ -30,17 +30,25 @@ def chosen(model: nn.Module, calls: Iterable[Call]) -> Recorders:
         paths = list(dict.fromkeys(row.path for row in table if row.kind == kind and not row.path.endswith(NO_VALUE)))
         middle = len(paths) // 2
         for path in [*paths[middle:], *paths[:middle]]:
-            if len({count(model, recorder(kind, path), call) for call in (first, *others)}) == 1:
+            if is_alike(model, recorder(kind, path), (first, *others)):
                 recorders[kind.removesuffix("Outputs").lower()] = recorder(kind, path)
                 break
     return recorders
 
 
-def count(model: nn.Module, point: dict[str, str], call: Call) -> int:
-    """Count the calls of a function or method in one run."""
+def is_alike(model: nn.Module, point: dict[str, str], calls: tuple[Call, ...]) -> bool:
+    """Tell whether a function or method is called as often on each input and gives tensors: what one learns from."""
+    values = [values_of(model, point, call) for call in (*calls, *calls)]  # twice: it may keep what it once made
+    given = [part for value in values[0] for part in (value if isinstance(value, (tuple, list)) else [value])]
+    gives_tensors = bool(given) and all(isinstance(part, Tensor) for part in given)
+    return gives_tensors and len({len(found) for found in values}) == 1
+
+
+def values_of(model: nn.Module, point: dict[str, str], call: Call) -> list[Any]:
+    """Give what a function or method gives in one run, call by call."""
     with torch.no_grad(), kept(model), recording(model, {"point": point}) as records:
         run(model, copy.deepcopy(call))
-    return len(records["point"])
+    return list(records["point"])
 
 
 @contextmanager
