@@ -188,6 +188,17 @@ class Calls:
         outcome = outcomes[index]
         return outcome.replay(tensors((args, kwargs)), self.tape.mode) if outcome else original(module, *args, **kwargs)
 
+    def wrap_conversion(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Stand for ``nn.Module._apply``: what is of a type and in a place already needs no new tensors."""
+
+        def convert(module: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+            with quiet(self.tape), torch.no_grad():
+                held = [*module.parameters(recurse), *module.buffers(recurse)]
+                is_done = all(function(tensor) is tensor for tensor in held)
+            return module if is_done else original(module, function, recurse)
+
+        return convert
+
     # Named functions
 
     def wrap_function(self, named: Named) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -349,6 +360,7 @@ def recorded_calls(calls: Calls, functions: list[Named]) -> Iterator[None]:
     """Let ``calls`` stand for module calls, custom autograd functions and the named functions."""
     with ExitStack() as stack:
         stack.enter_context(patched(nn.Module, "__call__", calls.wrap_module_call))
+        stack.enter_context(patched(nn.Module, "_apply", calls.wrap_conversion))
         stack.enter_context(patched(torch.autograd.Function, "apply", calls.wrap_apply))
         for named in functions:
             stack.enter_context(patched(named.place.owner, named.place.name, calls.wrap_function(named)))

@@ -44,10 +44,28 @@ def recorded_regions(tape: Tape) -> Iterator[None]:
         (torch.autocast, "__exit__", _leaving(tape, regions, _exit_autocast)),
     )
     seeding = [(owner, name, _refusing(tape, name)) for owner in (torch, torch.random) for name in SEEDS]
+    checks = [(torch, "_check_tensor_all_with", _checking(tape))]
     with ExitStack() as stack:
-        for owner, name, wrap in (*changes, *seeding, (torch.random, "fork_rng", _refusing(tape, "fork_rng"))):
+        for owner, name, wrap in (*changes, *seeding, (torch.random, "fork_rng", _refusing(tape, "fork_rng")), *checks):
             stack.enter_context(patched(owner, name, wrap))
         yield
+
+
+def _checking(tape: Tape) -> Wrap:
+    """Wrap torch's check that all of a tensor is true: the graph makes it at every step."""
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(kind: type[Exception], condition: Any, message: Any = None) -> None:
+            if not tape.listening:
+                original(kind, condition, message)
+                return
+            told = f"{kind.__name__}: not all that is checked at {current_line()} is true"
+            node = tape.graph.call_function(torch._assert_async, (tape.emit(torch.all, (condition,)), told))
+            node.meta["effect"] = True
+
+        return call
+
+    return wrap
 
 
 def _refusing(tape: Tape, name: str) -> Wrap:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import fxkd
 from fxkd.errors import CaptureError
 from tests.capture.replay import assert_replays, graph_of, targets
 from tests.support.oracle import assert_same
@@ -189,3 +190,25 @@ def test_inference_mode_inside_an_opened_module_is_kept_or_refused() -> None:
         model.zero_grad()
         run(batch(5)).square().sum().backward()
         assert model.head.weight.grad is None
+
+
+class Checks(nn.Module):
+    """Checks values before it goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        torch._check_tensor_all_with(ValueError, x < 100)
+        return h * 2
+
+
+def test_a_check_of_values_is_made_at_every_step() -> None:
+    recorded = fxkd.record(Checks(), ["fc"], torch.ones(2, 4))
+    compiled = torch.compile(recorded, fullgraph=True, backend="aot_eager")
+    for run in (recorded, compiled):
+        assert_same(recorded.model(torch.ones(3, 4)), run(torch.ones(3, 4))[0])
+        with pytest.raises(RuntimeError, match=r"ValueError: not all that is checked at .*test_regions.py.* is true"):
+            run(torch.full((3, 4), 100.0))

@@ -24,7 +24,7 @@ class Model:
         inputs: Batch size -> the arguments of one call; the model is captured on a batch of two.
         further: Name -> another call, which the captured model must answer too.
         modes: The modes that are compared.
-        expected: "right", or "refused": by one mode, by one call (``"eval/batch of 3"``), or for all.
+        expected: "right", or "refused": at least one of its calls.
         reason: A regular expression of the message of each refusal that is expected.
         is_warm: Whether it is called once before, as in eval mode it keeps what it makes at its first call.
         recorders: What to record; by default what ``points.py`` chooses by its rule.

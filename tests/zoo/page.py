@@ -15,10 +15,12 @@ HEAD = """# The zoo
 
 Models that people have, and what fxkd makes of them. `python -m tests.zoo --page` builds each model here with random
 weights, small where its options let it, and chooses points by a rule: the modules at 10, 30 and 80 % of the order of
-calls, one function and one method. It captures the model with `fxkd.record` on a batch of two and compares it with a
-copy under plain torch hooks and patches: outputs, records, the gradients of all parameters and all buffers, within 1e-6
-of each tensor's largest value. Both run on the example and on further inputs (another batch size, other images, lengths
-and masks, sizes that decide what is run), in train and in eval mode.
+calls, one function and one method that give real numbers. It captures the model with `fxkd.record` on a batch of two
+and compares it with a copy under plain torch hooks and patches: outputs, records, the gradients of all parameters and
+all buffers, within 1e-6 of each tensor's largest value (gradients also within 2^-25, half a rounding, of the largest
+gradient of all). Both run on the example and on further inputs (another batch size, other images, lengths and masks,
+sizes that decide what is run), in train and in eval mode. Models that keep in eval mode what they make at their first
+call are called once before.
 
 - **right**: all is equal, on every input.
 - **refused**: an error says what a graph cannot do, where, and what to do; *as expected* where that is true of the

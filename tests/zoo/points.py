@@ -21,7 +21,7 @@ def chosen(model: nn.Module, calls: Iterable[Call]) -> Recorders:
     """Choose three modules, and one function and one method where the model's code calls any.
 
     The function and the method are those in the middle of what the model calls, or the next ones that it calls as often
-    on each of its inputs and that give tensors.
+    on each of its inputs and that give tensors of real numbers.
     """
     first, *others = calls
     recorders = {f"module_{place}": recorder("ModuleOutputs", path) for place, path in modules(model, first).items()}
@@ -37,11 +37,11 @@ def chosen(model: nn.Module, calls: Iterable[Call]) -> Recorders:
 
 
 def is_alike(model: nn.Module, point: dict[str, str], calls: tuple[Call, ...]) -> bool:
-    """Tell whether a function or method is called as often on each input and gives tensors: what one learns from."""
+    """Tell whether a function or method is called as often on each input and gives real numbers to learn from."""
     values = [values_of(model, point, call) for call in (*calls, *calls)]  # twice: it may keep what it once made
     given = [part for value in values[0] for part in (value if isinstance(value, (tuple, list)) else [value])]
-    gives_tensors = bool(given) and all(isinstance(part, Tensor) for part in given)
-    return gives_tensors and len({len(found) for found in values}) == 1
+    gives_values = bool(given) and all(isinstance(part, Tensor) and part.is_floating_point() for part in given)
+    return gives_values and len({len(found) for found in values}) == 1
 
 
 def values_of(model: nn.Module, point: dict[str, str], call: Call) -> list[Any]:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.zoo.compare import outcomes
-from tests.zoo.model import Model
+from tests.zoo.model import REFUSED, Model
 from tests.zoo.zoo import MODELS
 
 
@@ -15,5 +15,7 @@ def every_model() -> list[object]:
 
 @pytest.mark.parametrize("model", every_model())
 def test_right_or_refused_for_its_reason(model: Model) -> None:
-    found = [outcome for outcome in outcomes(model) if not outcome.is_expected]
+    every = list(outcomes(model))
+    found = [outcome for outcome in every if not outcome.is_expected]
+    assert any(outcome.verdict == REFUSED for outcome in every) == (model.expected == REFUSED)
     assert not found, "\n".join(f"{one.mode}, {one.call}: {one.verdict}: {one.message}" for one in found)

@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.zoo.model import MODES, RIGHT, Call, Model, images, shaken
+from tests.zoo.model import MODES, REFUSED, RIGHT, Call, Model, images, shaken
 
 WORDS = 99  # in the vocabulary
-BY_VALUE = r"the value of a tensor decides what is run at .*name the function or method"
+BY_VALUE: dict[str, Any] = {
+    "expected": REFUSED,
+    "reason": "the value of a tensor decides what is run at .*name the function or method",
+}
 SIDE = 64  # of an image
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 TEXT = SMALL | {"vocab_size": WORDS, "max_position_embeddings": 64, "pad_token_id": 0}

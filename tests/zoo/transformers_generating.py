@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.zoo.model import REFUSED
 from tests.zoo.transformers_family import (
     FURTHER_CONTINUED,
     GROUPED,
@@ -74,7 +75,7 @@ STATE_SPACES = {
     "mamba": decoder("Mamba", MAMBA),
     "mamba2": decoder("Mamba2", MAMBA2),
     "falcon_mamba": decoder("FalconMamba", MAMBA),
-    "rwkv": decoder("Rwkv", RWKV),
+    "rwkv": decoder("Rwkv", RWKV, expected=REFUSED, reason="reads and changes .*layers_are_rescaled"),
     "jamba": decoder("Jamba", JAMBA),
     "recurrent_gemma": decoder("RecurrentGemma", RECURRENT),
 }

@@ -6,6 +6,7 @@ import torch
 
 from tests.zoo.model import Call, images
 from tests.zoo.transformers_family import (
+    BY_VALUE,
     FURTHER_HEARD,
     FURTHER_SEEN,
     PATCHES,
@@ -59,7 +60,7 @@ def transcribed(batch: int, seed: int = 1, length: int = 6) -> Call:
 AUDIO = {
     "wav2vec2": classifier("Wav2Vec2", WAV2VEC2),
     "wav2vec2_masked": classifier("Wav2Vec2", WAV2VEC2 | MASKED),
-    "wav2vec2_layerdrop": classifier("Wav2Vec2", WAV2VEC2 | DROPPED),
+    "wav2vec2_layerdrop": classifier("Wav2Vec2", WAV2VEC2 | DROPPED, **BY_VALUE),
     "hubert": classifier("Hubert", WAV2VEC2),
     "data2vec_audio": classifier("Data2VecAudio", WAV2VEC2 | {"num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 3}),
     "sew": classifier("SEW", WAV2VEC2 | {"squeeze_factor": 2}),
@@ -118,6 +119,7 @@ SENSES = {
         given=TEXT | PATCHES,
         inputs=told,
         further=TOLD,
+        **BY_VALUE,
     ),
     "blip": Entry(
         kind="BlipModel",

@@ -6,6 +6,7 @@ import torch
 
 from tests.zoo.model import Call, images
 from tests.zoo.transformers_family import (
+    BY_VALUE,
     FURTHER_SEEN,
     FURTHER_SIDES,
     PATCHES,
@@ -98,9 +99,9 @@ def detector(name: str, given: dict[str, Any], **options: Any) -> Entry:
 
 DETECTION = {
     "detr": detector("Detr", DETR | OWN_BACKBONE | {"backbone_config": BACKBONE}),
-    "detr_labels": detector("Detr", DETR | OWN_BACKBONE | {"backbone_config": BACKBONE}, inputs=boxes),
+    "detr_labels": detector("Detr", DETR | OWN_BACKBONE | {"backbone_config": BACKBONE}, inputs=boxes, **BY_VALUE),
     "conditional_detr": detector("ConditionalDetr", DETR | OWN_BACKBONE | {"backbone_config": BACKBONE}),
-    "deformable_detr": detector("DeformableDetr", DETR | OWN_BACKBONE | {"backbone_config": BACKBONES}),
+    "deformable_detr": detector("DeformableDetr", DETR | OWN_BACKBONE | {"backbone_config": BACKBONES}, **BY_VALUE),
     "rt_detr": detector("RTDetr", RT_DETR | {"backbone_config": RT_BACKBONE}),
     "yolos": detector("Yolos", PATCHES | {"image_size": [SIDE, SIDE], "num_detection_tokens": 7}, further=FURTHER_SEEN),
 }
