@@ -360,9 +360,9 @@ BUGS = (
     ),
     Bug(
         "form-not-guarded",
-        "fxkd/capture/calls.py",
-        '        if notes["by_values"]:\n            self.tape',
-        "        if not notes:\n            self.tape",
+        "fxkd/capture/functions.py",
+        "if kind.needs_values or isinstance(value, (tuple, list, Mapping)):",
+        "if not notes:",
         "tests/opaque/test_refusals.py",
     ),
 )

@@ -12,9 +12,10 @@ from fxkd import patcher
 from fxkd.capture.anew import make_anew
 from fxkd.capture.attributes import REMEDY as WRITTEN
 from fxkd.capture.blame import blamed
-from fxkd.capture.calls import InsideOneNode, Named
+from fxkd.capture.calls import InsideOneNode
 from fxkd.capture.captured import Captured, PointName
 from fxkd.capture.discover import Discovery, ValuesNeededError, Watch, discover, discover_without_values
+from fxkd.capture.functions import Named
 from fxkd.capture.held import held_by, kinds_and_hooks
 from fxkd.capture.inputs import Inputs, Layout, split, with_rows
 from fxkd.capture.lines import drawing_line, is_misfit, quiet_log, raising_line

@@ -11,9 +11,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 
 from fxkd.capture.attributes import Attributes
 from fxkd.capture.blame import DoesNotRun
-from fxkd.capture.calls import Calls, Named, recorded_calls
 from fxkd.capture.captured import PointCall
 from fxkd.capture.discover import Outcome
+from fxkd.capture.functions import Calls, Named, recorded_calls
 from fxkd.capture.held import Parts, noted_reads
 from fxkd.capture.inputs import Inputs, split
 from fxkd.capture.lasting import Lasting
@@ -84,7 +84,7 @@ def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
         tape = Tape(plan.name, twins, plan.paths, mode)
         held = Parts(plan.model), plan.contents
         lasting = Lasting(plan.model, plan.contents)
-        calls = Calls(tape, plan.paths, known.opened, plan.modules, *held, known.leaves, plan.kinds, lasting)
+        calls = Calls(plan.kinds, tape, plan.paths, known.opened, plan.modules, *held, known.leaves, lasting)
         fakes = _placeholders(plan, tape, mode)
         plan.fakes.note([*(twin for twin, _ in twins.values()), *fakes])
         given = plan.layout.fill(fakes)

@@ -1,0 +1,181 @@
+"""Named functions and methods while a model is recorded: one node, or opened where points lie inside."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fxkd.capture.callables import Kind, callable_in_code, runs_without_values
+from fxkd.capture.calls import InsideOneNode, ModuleCalls
+from fxkd.capture.captured import PointName, call_inputs
+from fxkd.capture.discover import Outcome, observe
+from fxkd.capture.lines import current_line, in_fake_kernel, may_give_nothing, name_in_use
+from fxkd.capture.preserve import drawn_state, set_drawn_state
+from fxkd.capture.recording import quiet
+from fxkd.capture.structure import storages, tensors
+from fxkd.capture.whole import as_whole
+from fxkd.capture.whole_calls import keep_objects
+from fxkd.errors import CaptureError
+from fxkd.patcher import patched
+from fxkd.points import Place
+from fxkd.records import bound_arguments, function_inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A function or method that is a point.
+
+    Args:
+        place: Where it is looked up.
+        function: The callable behind it, called as a wrapper there is.
+        points: The points named on it (its inputs, its outputs).
+        outcomes: What the discovery run saw it give, call by call; None if it is opened because it holds points.
+        is_tried: Whether it runs without values at each call instead, which tells the same on tensors of other sizes.
+    """
+
+    place: Place
+    function: Callable[..., Any]
+    points: tuple[PointName, ...]
+    outcomes: list[Outcome] | None
+    is_tried: bool = False
+
+
+class Calls(ModuleCalls):
+    """Write the calls of named functions to the tape too.
+
+    Args:
+        kinds: What they do that fake tensors do not show, by path; filled as they are met.
+        *given: What is needed for modules.
+    """
+
+    def __init__(self, kinds: dict[str, Kind], *given: Any) -> None:
+        super().__init__(*given)
+        self.kinds, self._is_trying = kinds, False
+
+    def wrap_function(self, named: Named) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Make what stands for a named function or method."""
+        given, own = function_inputs(named.place), bound_arguments(named.place)
+
+        def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(original)  # a program may ask for its signature
+            def call(*args: Any, **kwargs: Any) -> Any:
+                if not self.tape.listening:
+                    is_own = self._is_trying or self._function == named.place.path
+                    if not is_own and not in_fake_kernel():
+                        self._refuse_unheard(named)
+                    return original(*args, **kwargs)
+                taken = self.marks.inputs(named.points, call_inputs, (given(args, kwargs), args[own:], kwargs))
+                if named.outcomes is None:
+                    return self.marks.outputs(named.points, original(*args, **kwargs))
+                return self._call_whole(args, kwargs, named, {"takes": taken, "own": own})
+
+            return call
+
+        return wrap
+
+    def _refuse_unheard(self, named: Named) -> None:
+        self._refuse_inside_function(named.place.path)
+        if not self._inside:
+            own = name_in_use(named.function)
+            what = f"is called there as {own!r}: name that" if own else "is one node: name the torch function itself"
+            raise InsideOneNode(
+                f"{named.place.path!r} is called inside a torch function at {current_line()}, which {what}, or use "
+                "backend='eager'"
+            )
+        self.must_open.update(map(id, self._inside))
+
+    def _call_whole(self, args: Any, kwargs: Any, named: Named, notes: dict[str, Any]) -> Any:
+        """Keep the function as one node: its body runs at every step, never while it is recorded."""
+        path, function = named.place.path, named.function
+        kind = self._kind(named, args, kwargs)
+        self._refuse_set(path, kind, (args, kwargs))
+        outcome, given = self._outcome(args, kwargs, named), tensors((args, kwargs))
+        notes["by_values"] = kind.needs_values
+        keep_objects((args, kwargs))
+        node = self.tape.emit(callable_in_code(function) if kind.is_plain else as_whole(function, path), args, kwargs)
+        shared = storages([given[index] for index in outcome.viewed])
+        with quiet(self.tape):
+            value = outcome.replay(given, self.tape.mode)
+        node.meta.update(
+            function=named.place.path,
+            mutates=storages([given[index] for index in outcome.changed]),
+            storages=storages(value) | shared,
+            stateful=True,
+            **notes,
+        )
+        if kind.needs_values or isinstance(value, (tuple, list, Mapping)):
+            self.marks.guard_form(value, node)
+            return self.marks.bind_call(value, node, named.points)
+        seen = self.marks.bind_call(value, node, named.points)
+        self.marks.guard_nothing(value, node, may_be=kind.draws or may_give_nothing(named.function))
+        return seen
+
+    def _outcome(self, args: Any, kwargs: Any, named: Named) -> Outcome:
+        """Tell what a function gives in this call."""
+        path, outcomes = named.place.path, named.outcomes or []
+        if named.is_tried:
+            self._function = path
+            with quiet(self.tape), self.lasting.kept((args, kwargs)):
+                outcome, _ = observe(named.function, *pytree.tree_map_only(Tensor, torch.clone, (args, kwargs)))
+            self._function = None
+            return outcome
+        count = self._count(path)
+        if count >= len(outcomes):
+            raise CaptureError(f"{path!r} was called {len(outcomes)} times in one run and more in another")
+        return outcomes[count]
+
+    def _count(self, path: str) -> int:
+        return sum(1 for node in self.tape.graph.nodes if node.meta.get("function") == path)
+
+    def refuse_fewer(self, functions: list[Named]) -> None:
+        """Refuse a program that calls a named function less often here than in the run on values."""
+        for named in functions:
+            path, seen = named.place.path, len(named.outcomes or ())
+            if not named.is_tried and (count := self._count(path)) < seen:
+                raise CaptureError(
+                    f"{path!r} is called {seen} times in a run on values, and {count} times when the model is recorded "
+                    "on tensors without values: the program asks which of both it is; name another point, or use "
+                    "backend='eager'"
+                )
+
+    def _kind(self, named: Named, args: Any, kwargs: Any) -> Kind:
+        """Tell what a function does that fake tensors do not show."""
+        path = named.place.path
+        if path not in self.kinds:
+            drawn, own_drawn = drawn_state(), self.generators.states()
+            self._is_trying, self.tape.overheard = True, {}
+            with quiet(self.tape), self.lasting.kept((args, kwargs)):
+                given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
+                runs, moved = runs_without_values(named.function, *given), drawn_state() != drawn
+            self.kinds[path] = Kind(draws=runs and moved, needs_values=not runs, reads=self.tape.overheard)
+            self._is_trying, self.tape.overheard = False, None
+            set_drawn_state(drawn)
+            self.generators.put_back(own_drawn)
+        return self.kinds[path]
+
+    def _refuse_set(self, path: str, kind: Kind, given: Any) -> None:
+        """Refuse a call on what the forward has set something in: the function would not find it at the next call."""
+        objects = self.lasting.set_in(given)
+        found = [*self.lasting.set_among(kind.reads, self.ran_whole), *(f"an object {name!r}" for name in objects)]
+        if found:
+            raise CaptureError(
+                f"the forward sets {', '.join(found)} before it calls {path!r}, which reads it: a graph would not set "
+                "it again: name another point, or use backend='eager'"
+            )
+
+
+@contextmanager
+def recorded_calls(calls: Calls, functions: list[Named]) -> Iterator[None]:
+    """Let ``calls`` stand for module calls, custom autograd functions and the named functions."""
+    with ExitStack() as stack:
+        stack.enter_context(patched(nn.Module, "__call__", calls.wrap_module_call))
+        stack.enter_context(patched(nn.Module, "_apply", calls.wrap_conversion))
+        stack.enter_context(patched(torch.autograd.Function, "apply", calls.wrap_apply))
+        for named in functions:
+            stack.enter_context(patched(named.place.owner, named.place.name, calls.wrap_function(named)))
+        yield
