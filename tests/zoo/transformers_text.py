@@ -53,6 +53,9 @@ ENCODERS = {
 }
 
 
+PADDED = {name: how for name, how in FURTHER_TEXT.items() if not name.startswith("without")}
+
+
 def both(name: str, given: dict[str, Any], **options: Any) -> Entry:
     """A model that reads one sentence and writes another."""
     options = {"inputs": translated, "further": FURTHER_TEXT} | options
@@ -69,7 +72,7 @@ MARIAN = Entry(kind="MarianMTModel", config="MarianConfig", given=BART | START, 
 
 ENCODER_DECODERS = {
     "t5": both("T5", T5 | START),
-    "umt5": both("UMT5", T5 | START),
+    "umt5": both("UMT5", T5 | START, further=PADDED),  # its bias has another shape where a mask of ones is skipped
     "switch_transformers": both("SwitchTransformers", SWITCH | START, **BY_VALUE),
     "bart": both("Bart", BART),
     "mbart": both("MBart", BART | {"encoder_layerdrop": 0.0}),
