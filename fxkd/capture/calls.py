@@ -129,6 +129,7 @@ class ModuleCalls:
             is_changed = contents.changed()
             if is_changed:
                 self.parts.note(module)
+                self.lasting.note_modules(module)
             self.lasting.note((args, kwargs))
             self.ran_whole.update(map(id, module.modules()))
             node = tape.graph.create_node("call_module", f"{tape.name}.{path}", *arguments)

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from fxkd.capture.callables import Kind, callable_in_code, runs_without_values
 from fxkd.capture.calls import InsideOneNode, ModuleCalls
 from fxkd.capture.captured import PointName, call_inputs
-from fxkd.capture.discover import Outcome, observe
+from fxkd.capture.discover import Outcome
 from fxkd.capture.lines import current_line, in_fake_kernel, may_give_nothing, name_in_use
 from fxkd.capture.preserve import drawn_state, set_drawn_state
 from fxkd.capture.recording import quiet
@@ -35,14 +35,12 @@ class Named:
         function: The callable behind it, called as a wrapper there is.
         points: The points named on it (its inputs, its outputs).
         outcomes: What the discovery run saw it give, call by call; None if it is opened because it holds points.
-        is_tried: Whether it runs without values at each call instead, which tells the same on tensors of other sizes.
     """
 
     place: Place
     function: Callable[..., Any]
     points: tuple[PointName, ...]
     outcomes: list[Outcome] | None
-    is_tried: bool = False
 
 
 class Calls(ModuleCalls):
@@ -65,8 +63,7 @@ class Calls(ModuleCalls):
             @wraps(original)  # a program may ask for its signature
             def call(*args: Any, **kwargs: Any) -> Any:
                 if not self.tape.listening:
-                    is_own = self._is_trying or self._function == named.place.path
-                    if not is_own and not in_fake_kernel():
+                    if not self._is_trying and not in_fake_kernel():
                         self._refuse_unheard(named)
                     return original(*args, **kwargs)
                 taken = self.marks.inputs(named.points, call_inputs, (given(args, kwargs), args[own:], kwargs))
@@ -94,7 +91,7 @@ class Calls(ModuleCalls):
         path, function = named.place.path, named.function
         kind = self._kind(named, args, kwargs)
         self._refuse_set(path, kind, (args, kwargs))
-        outcome, given = self._outcome(args, kwargs, named), tensors((args, kwargs))
+        outcome, given = self._outcome(named), tensors((args, kwargs))
         notes["by_values"] = kind.needs_values
         keep_objects((args, kwargs))
         node = self.tape.emit(callable_in_code(function) if kind.is_plain else as_whole(function, path), args, kwargs)
@@ -115,15 +112,9 @@ class Calls(ModuleCalls):
         self.marks.guard_nothing(value, node, may_be=kind.draws or may_give_nothing(named.function))
         return seen
 
-    def _outcome(self, args: Any, kwargs: Any, named: Named) -> Outcome:
+    def _outcome(self, named: Named) -> Outcome:
         """Tell what a function gives in this call."""
         path, outcomes = named.place.path, named.outcomes or []
-        if named.is_tried:
-            self._function = path
-            with quiet(self.tape), self.lasting.kept((args, kwargs)):
-                outcome, _ = observe(named.function, *pytree.tree_map_only(Tensor, torch.clone, (args, kwargs)))
-            self._function = None
-            return outcome
         count = self._count(path)
         if count >= len(outcomes):
             raise CaptureError(f"{path!r} was called {len(outcomes)} times in one run and more in another")
@@ -136,7 +127,7 @@ class Calls(ModuleCalls):
         """Refuse a program that calls a named function less often here than in the run on values."""
         for named in functions:
             path, seen = named.place.path, len(named.outcomes or ())
-            if not named.is_tried and (count := self._count(path)) < seen:
+            if (count := self._count(path)) < seen:
                 raise CaptureError(
                     f"{path!r} is called {seen} times in a run on values, and {count} times when the model is recorded "
                     "on tensors without values: the program asks which of both it is; name another point, or use "
@@ -149,7 +140,7 @@ class Calls(ModuleCalls):
         if path not in self.kinds:
             drawn, own_drawn = drawn_state(), self.generators.states()
             self._is_trying, self.tape.overheard = True, {}
-            with quiet(self.tape), self.lasting.kept((args, kwargs)):
+            with quiet(self.tape), self.lasting.noted():
                 given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
                 runs, moved = runs_without_values(named.function, *given), drawn_state() != drawn
             self.kinds[path] = Kind(draws=runs and moved, needs_values=not runs, reads=self.tape.overheard)
@@ -161,7 +152,7 @@ class Calls(ModuleCalls):
     def _refuse_set(self, path: str, kind: Kind, given: Any) -> None:
         """Refuse a call on what the forward has set something in: the function would not find it at the next call."""
         objects = self.lasting.set_in(given)
-        found = [*self.lasting.set_among(kind.reads, self.ran_whole), *(f"an object {name!r}" for name in objects)]
+        found = [*self.lasting.set_among(kind.reads), *(f"an object {name!r}" for name in objects)]
         if found:
             raise CaptureError(
                 f"the forward sets {', '.join(found)} before it calls {path!r}, which reads it: a graph would not set "

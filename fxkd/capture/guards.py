@@ -31,7 +31,7 @@ def guard(left: Any, comparison: str, right: Any, line: str) -> None:
 
 def guard_form(value: Any, form: Any, line: str) -> None:
     """Stop unless ``value`` is built as it was: what is None, how much is in a tuple, which keys there are."""
-    if not torch.compiler.is_compiling() and kind_of(value) != form:  # an operator checks by itself
+    if not torch.compiler.is_compiling() and kind_of(value) != form:  # there an operator checks, or sizes are guarded
         raise GuardError(
             f"the graph holds only while what is called at {line} gives {form}, not {kind_of(value)}: call the "
             "distiller once outside of torch.compile with such inputs, so that they are captured too"

@@ -1,13 +1,13 @@
 """What a forward sets in something that outlasts the call, before a node takes it: a graph would not set it again."""
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
 from fxkd.capture.held import PLAIN
-from fxkd.capture.preserve import Contents, content_of, holders, refill, same_content, view_of
+from fxkd.capture.preserve import Contents, content_of, holders, view_of
 from fxkd.capture.tracked import Tracked
 
 Reads = Mapping[tuple[int, str], nn.Module]
@@ -16,60 +16,77 @@ Reads = Mapping[tuple[int, str], nn.Module]
 class Lasting:
     """The modules of a model, and the objects that hang on them, as they were when a recording began.
 
+    What nodes do to them is noted, as they do it again at every run; what is left was set by the forward itself.
+
     Args:
         model: What is recorded, its tensors already without values.
         contents: What hangs on it.
     """
 
     def __init__(self, model: nn.Module, contents: Contents) -> None:
-        self._modules = {id(module): _named(module) for module in model.modules()}
+        self._modules = {id(module): (module, _named(module)) for module in model.modules()}
         self._paths = {id(module): path for path, module in model.named_modules()}
         self._objects = {id(holder): (holder, content_of(holder)) for holder in contents.objects}
 
-    def set_among(self, reads: Reads, ran_whole: Set[int]) -> list[str]:
-        """Name what was set of what a function reads; what ran as one node sets its own again."""
-        asked = [(module, name) for (key, name), module in reads.items() if key in self._modules.keys() - ran_whole]
+    def set_among(self, reads: Reads) -> list[str]:
+        """Name what was set of what a function reads."""
+        asked = [(module, name) for (key, name), module in reads.items() if key in self._modules]
         changed = [(module, name) for module, name in asked if self._is_set(module, name)]
         return [f"{self._paths[id(module)]}.{name}".lstrip(".") for module, name in changed]
 
     def _is_set(self, module: nn.Module, name: str) -> bool:
-        before, now = self._modules[id(module)].get(name), _named(module).get(name)
-        if before is now:
-            return False
-        is_plain = isinstance(now, PLAIN) and not isinstance(now, Tracked)
-        return not is_plain or type(before) is not type(now) or bool(before != now)
+        before, now = self._modules[id(module)][1].get(name), _named(module).get(name)
+        is_same = before is now and id(now) in self._objects
+        return self._is_other(now) if is_same else not _alike(before, now)
 
     def set_in(self, given: Any) -> list[str]:
         """Name the objects of the model's own, among what a node is given, in which something was set."""
         return sorted({type(value).__name__ for value in self._lasting(given) if self._is_other(value)})
 
     def _is_other(self, value: Any) -> bool:
-        for part in _holders([value]):
-            known = self._objects.get(id(part))
-            if known is None or not same_content(view_of(part), known[1]):
-                return True
-        return False
+        known = [(part, self._objects.get(id(part))) for part in _objects_below(value)]
+        return any(before is None or not _all_alike(before[1], view_of(part)) for part, before in known)
 
     def note(self, given: Any) -> None:
-        """Take objects as they are now: a node that ran did this to them, and does it again."""
+        """Take the objects among what a node was given as they are now."""
         for value in self._lasting(given):
-            self._objects.update((id(part), (part, content_of(part))) for part in _holders([value]))
+            self._take(value)
+
+    def _take(self, value: Any) -> None:
+        self._objects.update((id(part), (part, content_of(part))) for part in _objects_below(value))
+
+    def note_modules(self, module: nn.Module) -> None:
+        """Take a module that ran as one node, and those below it, as they are now."""
+        self._modules.update((id(part), (part, _named(part))) for part in module.modules())
 
     def _lasting(self, given: Any) -> list[Any]:
         return [value for value in _flat(given) if id(value) in self._objects]
 
     @contextmanager
-    def kept(self, given: Any) -> Iterator[None]:
-        """Let a function that is only tried leave nothing behind in modules and objects that it is given."""
-        modules = [value for value in _flat(given) if isinstance(value, nn.Module)]
-        objects = [value for value in _flat(given) if not isinstance(value, nn.Module)]
-        before = [(part, content_of(part)) for part in (*modules, *_holders(objects))]
-        try:
-            yield
-        finally:
-            for part, content in before:
-                if not same_content(view_of(part), content):
-                    refill(part, content)
+    def noted(self) -> Iterator[None]:
+        """Take as it is afterwards what a function that is tried does to all that lasts."""
+        modules = [(module, known, _named(module)) for module, known in self._modules.values()]
+        objects = [(holder, content_of(holder)) for holder, _ in self._objects.values()]
+        yield
+        for module, known, before in modules:
+            now = _named(module)
+            changed = [name for name in now.keys() | before if not _alike(before.get(name), now.get(name))]
+            known.update((name, now.get(name)) for name in changed)
+        for holder, content in objects:
+            if not _all_alike(content, view_of(holder)):
+                self._take(holder)
+
+
+def _alike(before: Any, now: Any) -> bool:
+    """Tell whether both are one object, or one number or text that was no other before."""
+    is_plain = isinstance(now, PLAIN) and not isinstance(now, Tracked)
+    return before is now or (is_plain and type(before) is type(now) and bool(before == now))
+
+
+def _all_alike(before: Any, now: Any) -> bool:
+    if isinstance(now, dict):
+        return before.keys() == now.keys() and all(_alike(before[key], value) for key, value in now.items())
+    return len(before) == len(now) and all(map(_alike, before, now))
 
 
 def _flat(value: Any) -> Iterator[Any]:
@@ -80,8 +97,8 @@ def _flat(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _holders(values: list[Any]) -> list[Any]:
-    return [part for part in holders(values) if not isinstance(part, nn.Module)]
+def _objects_below(value: Any) -> list[Any]:
+    return [part for part in holders([value]) if not isinstance(part, nn.Module)]
 
 
 def _named(module: nn.Module) -> dict[str, Any]:

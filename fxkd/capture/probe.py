@@ -48,7 +48,8 @@ def same_program(tape: Tape, other_tape: Tape) -> bool | None:
         if left.target is guard and right.target is guard and _tells_apart(left, right, numbers):
             return None
         if left.target is guard_form and right.target is guard_form and left.args[1] != right.args[1]:
-            return None if numbers[left.args[0]] == numbers[right.args[0]] else False
+            is_checked = bool(left.args[0].meta.get("by_values"))  # also in a compiled graph
+            return None if is_checked and numbers[left.args[0]] == numbers[right.args[0]] else False
         if (left.op, left.target) != (right.op, right.target):
             return False
         if left.op == "get_attr" and not _same_constant(str(left.target), tape, other_tape):

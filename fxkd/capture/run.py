@@ -126,14 +126,6 @@ def _discovered(plan: Plan, before: Known | None = None, *, other_draws: bool = 
     return Known(functions, opened | (found.opened & plan.paths.keys()), found.leaves)
 
 
-def _known_of_others(plan: Plan, known: Known) -> Known:
-    """Say the same of other inputs; on values only where something needs them, or draws."""
-    if known.leaves or any(not kind.is_plain for kind in plan.kinds.values()):
-        return _discovered(plan, known)
-    functions = [replace(named, is_tried=named.outcomes is not None) for named in known.functions]
-    return Known(functions, set(known.opened))
-
-
 def _recorded(plan: Plan, known: Known, *, steady: bool = False, on_values: bool = True, misfits: bool = True) -> Tape:
     """Record until nothing more must be opened or seen; ``known`` grows.
 
@@ -240,7 +232,7 @@ def _tried(plan: Plan, known: Known, tape: Tape, tensors: list[Tensor]) -> Verdi
     """Tell how the graph of other inputs compares."""
     other_plan = replace(plan, inputs=plan.layout.fill(tensors))
     try:
-        other = _recorded(other_plan, _known_of_others(other_plan, known), misfits=False)
+        other = _recorded(other_plan, _discovered(other_plan, known), misfits=False)
     except (LookupError, InsideOneNode):  # Python looked something up by a size; a node calls a point at this size
         return "other"
     except Exception as error:  # noqa: BLE001 (whatever it is: the model does not take this size)

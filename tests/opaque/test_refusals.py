@@ -170,3 +170,50 @@ def test_gradients_flow_through_the_operator() -> None:
         out.loss.backward()
         assert_same(wanted, out.loss)
         assert_same([p.grad for p in own.parameters()], [p.grad for p in distiller.student.parameters()])
+
+
+def halves(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    return x * 2, (x / 2 if x.shape[0] > 4 else None)
+
+
+class TakesHalves(nn.Module):
+    """Goes by whether there is a second value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = halves(self.fc(x))
+        return first if second is None else first + second
+
+
+def test_a_compiled_graph_stops_where_a_result_is_built_otherwise() -> None:
+    point = {"type": "FunctionOutputs", "source": f"{__name__}.halves"}
+    recorded = fxkd.record(TakesHalves(), {"halves": point}, torch.ones(2, 4))
+    assert_same(recorded.model(torch.ones(6, 4)), recorded(torch.ones(6, 4))[0])
+    alone = fxkd.record(TakesHalves(), {"halves": point}, torch.ones(2, 4))
+    compiled = torch.compile(alone, backend="aot_eager", fullgraph=True)
+    assert_same(recorded.model(torch.ones(2, 4)), compiled(torch.ones(2, 4))[0])
+    with pytest.raises(Exception, match=r"size 0 of an input is 2, not 6"):
+        compiled(torch.ones(6, 4))
+
+
+TABLES: dict[int, Tensor] = {}
+
+
+def table(x: Tensor) -> Tensor:
+    if x.shape[0] not in TABLES:
+        TABLES[x.shape[0]] = torch.arange(x.shape[0], dtype=torch.float32)[:, None]
+    return x + TABLES[x.shape[0]]
+
+
+def test_a_cache_of_a_named_function_holds_no_tensor_without_values() -> None:
+    class Model(TakesHalves):
+        def forward(self, x: Tensor) -> Tensor:
+            return table(self.fc(x))
+
+    recorded = fxkd.record(Model(), {"t": {"type": "FunctionOutputs", "source": f"{__name__}.table"}}, torch.ones(2, 4))
+    assert {type(value) for value in TABLES.values()} == {Tensor}
+    assert_same(recorded.model(torch.ones(5, 4)), recorded(torch.ones(5, 4))[0])

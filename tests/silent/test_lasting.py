@@ -38,13 +38,28 @@ class Sets(nn.Module):
         return x + 1
 
 
+class Block(nn.Module):
+    """Has a method beside its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 1.0
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1
+
+
 class Model(nn.Module):
     """A layer, then what a test gives."""
 
     def __init__(self, after: Callable[["Model", Tensor], Tensor]) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.fc, self.takes, self.sets = nn.Linear(4, 4), Takes(), Sets()
+        self.fc, self.takes, self.sets, self.block = nn.Linear(4, 4), Takes(), Sets(), Block()
+        self.config = {"scale": 1.0}
         self.context, self.scale, self.last, self.count = Context(), 1.0, torch.zeros(1), 0
         self.after = after
 
@@ -53,6 +68,9 @@ class Model(nn.Module):
 
     def shifted(self, x: Tensor) -> Tensor:
         return x + self.last
+
+    def configured(self, x: Tensor) -> Tensor:
+        return x * self.config["scale"]
 
     def counted(self, x: Tensor) -> Tensor:
         self.count += 1
@@ -111,6 +129,21 @@ def same_again(model: Model, h: Tensor) -> Tensor:
     return model.scaled(h)
 
 
+def below_module(model: Model, h: Tensor) -> Tensor:
+    model.config["scale"] = 2.0
+    return model.configured(h)
+
+
+def after_it_ran_whole(model: Model, h: Tensor) -> Tensor:
+    h = model.block(h)
+    model.block.scale = 2.0
+    return model.block.scaled(h)
+
+
+def set_by_function(model: Model, h: Tensor) -> Tensor:
+    return model.counted(h) * model.count
+
+
 def counts(model: Model, h: Tensor) -> Tensor:
     return model.counted(model.counted(h))
 
@@ -134,6 +167,8 @@ REFUSED = {
     number: (outputs("Model.scaled"), r"sets scale before it calls '.*Model\.scaled', which reads it"),
     size: (outputs("Model.scaled"), r"sets scale before it calls"),
     value: (outputs("Model.shifted"), r"sets last before it calls"),
+    below_module: (outputs("Model.configured"), r"sets config before it calls"),
+    after_it_ran_whole: (outputs("Block.scaled"), r"sets block.scale before it calls"),
 }
 
 
@@ -157,3 +192,9 @@ def test_what_a_node_would_not_find_is_refused(after: Callable[[Model, Tensor], 
     with pytest.raises(CaptureError, match=message):
         fxkd.record(Model(after), {"point": point}, x(2))
     assert_same(Model(after)(x(2)), fxkd.record(Model(after), {"point": FC}, x(2))(x(2))[0])
+
+
+@pytest.mark.parametrize("point", [FC, outputs("Model.counted")], ids=["module", "method"])
+def test_what_a_function_leaves_to_the_forward_is_refused(point: dict[str, Any]) -> None:
+    with pytest.raises(CaptureError, match=r"changes 'count'|Python code works on what a named function"):
+        fxkd.record(Model(set_by_function), {"point": point}, x(2))
