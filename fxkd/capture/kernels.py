@@ -7,26 +7,20 @@ import torch
 from torch import Tensor
 
 
-def _grouped_mm(rows: Tensor, weights: Tensor, *_: Any, **__: Any) -> Tensor:
+def _grouped_mm(rows: Tensor, weights: Tensor, *_: Any, **__: Any) -> Tensor | None:
     """Multiply by one weight: on a CPU torch takes any type of number, without values bfloat16 alone."""
-    if rows.dim() != 2 or weights.dim() != 3:
-        raise NotImplementedError
-    return rows @ weights[0]
+    return rows @ weights[0] if rows.dim() == 2 and weights.dim() == 3 else None
 
 
-SHAPES: dict[Any, Callable[..., Tensor]] = {getattr(torch, "_grouped_mm", None): _grouped_mm}
+SHAPES = {torch._grouped_mm: _grouped_mm} if hasattr(torch, "_grouped_mm") else {}
 
 
 def without_values(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a function of torch on tensors without values."""
-    shape = SHAPES.get(function)
-    if shape is None:
-        return function(*args, **kwargs)
+    """Call a function of torch on tensors without values; what it does not take is shaped by a stand-in, if any is."""
     try:
         return function(*args, **kwargs)
     except RuntimeError:
-        try:
-            return shape(*args, **kwargs)
-        except NotImplementedError:
-            pass
-        raise
+        shaped = SHAPES[function](*args, **kwargs) if function in SHAPES else None
+        if shaped is None:
+            raise
+        return shaped
