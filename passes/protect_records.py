@@ -24,8 +24,8 @@ class ProtectRecords(PassBase):
     Uses ``node.meta["storages"]`` and ``node.meta["mutates"]``, which the capture measured.
 
     Args:
-        frozen: Sides that run without gradients: where they record or hand over an input of the call as it is, no
-            gradient flows back to the input by that way, as by no other way through them.
+        frozen: Sides that run without gradients: where they record or hand over an input of the call, or a value that
+            was handed to them, as it is, no gradient flows back by that way, as by no other way through them.
     """
 
     frozen: Collection[str] = ()
@@ -33,7 +33,7 @@ class ProtectRecords(PassBase):
     def call(self, graph_module: fx.GraphModule) -> PassResult:
         """Clone what is written to later."""
         graph, exposed = graph_module.graph, []
-        open_ways = [node for node in graph.nodes if self._is_way_to_inputs(node)]
+        open_ways = self._ways_out(graph)
         written: set[int] = set()
         for node in reversed(graph.nodes):
             if node.target is record and written & node.meta["storages"]:
@@ -49,15 +49,24 @@ class ProtectRecords(PassBase):
             cut(graph, node)
         return PassResult(graph_module, modified=bool(exposed or delivered or open_ways))
 
-    def _is_way_to_inputs(self, node: fx.Node) -> bool:
-        """Tell whether a frozen side records or hands over memory of an input."""
-        if node.target not in (record, deliver) or not self.frozen:
+    def _ways_out(self, graph: fx.Graph) -> list[fx.Node]:
+        """List what a frozen side records or hands over of memory that is not its own: of inputs and of what it was given."""
+        held = set[int]()
+        for node in graph.nodes:
+            is_given = node.target is deliver and node.meta["side"] in self.frozen
+            if is_given or node.op == "placeholder":
+                held |= node.meta.get("storages", frozenset())
+        return [
+            node for node in graph.nodes if self._is_by_frozen(node) and held & node.meta.get("storages", frozenset())
+        ]
+
+    def _is_by_frozen(self, node: fx.Node) -> bool:
+        """Tell whether a frozen side records or hands over the value of a node."""
+        if not self.frozen:
             return False
-        by_frozen = str(node.args[1]).partition(".")[0] in self.frozen
         if node.target is deliver:
-            by_frozen = node.meta["side"] not in self.frozen
-        held = (input.meta.get("storages", frozenset()) for input in node.graph.find_nodes(op="placeholder"))
-        return by_frozen and bool(node.meta.get("storages", frozenset()) & frozenset().union(*held))
+            return node.meta["side"] not in self.frozen
+        return node.target is record and str(node.args[1]).partition(".")[0] in self.frozen
 
 
 def _is_written_between(source: Any, reader: fx.Node) -> bool:

@@ -49,6 +49,29 @@ def test_what_a_frozen_teacher_records_of_the_input_has_no_gradient(backend: Any
     assert x.grad is None
 
 
+@pytest.mark.parametrize("backend", ["graph", "eager"])
+def test_what_a_frozen_teacher_records_of_what_the_student_gave_it_has_no_gradient(backend: Any) -> None:
+    spec = spec_of(
+        student_recorders={"own": {"type": "Parameter", "source": "last.weight"}},
+        teacher_recorders={"given": {"type": "ModuleOutputs", "source": "first"}},
+        distill_deliveries={"by_student": {"type": "ModuleOutputs", "source": "first", "from_student": True}},
+        distill_losses={"loss": nn.MSELoss()},
+        loss_forward_mappings={
+            "loss": {
+                "input": {"recorder": "own", "from_student": True},
+                "target": {"recorder": "given", "from_student": False},
+            }
+        },
+    )
+    student, x = Net(0), torch.ones(4, 4)
+    fxkd.prepare(student, Net(1), spec, example_inputs=x, backend=backend)(x).loss.backward()
+    assert student.first.weight.grad is None
+    wanted = torch.autograd.functional.jacobian(
+        lambda weight: nn.functional.mse_loss(weight, student.first(x)), student.last.weight
+    )
+    torch.testing.assert_close(student.last.weight.grad, wanted)
+
+
 @dataclass
 class Boxed:
     """A value in a class that torch's pytree does not know."""

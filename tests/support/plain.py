@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from tests.support.oracle import Modules, OracleResult, Records, clone, patched, recording, resolve
+from tests.support.oracle import Modules, OracleResult, Records, clone, mapped, patched, recording, resolve
 
 PATHS = {"Function": "func_path", "Method": "method_path", "Module": "source"}
 
@@ -150,7 +149,7 @@ class Plain:
         if info.get("connector_idx") is not None:
             value = value[info["connector_idx"]]
         is_cut = info.get("detach") or not (info["from_student"] or self.recorders("teacher")[1]["teacher"])
-        return pytree.tree_map_only(Tensor, Tensor.detach, value) if is_cut else value
+        return mapped(Tensor, Tensor.detach, value) if is_cut else value
 
 
 @contextmanager
