@@ -50,7 +50,7 @@ class ProtectRecords(PassBase):
         return PassResult(graph_module, modified=bool(exposed or delivered or open_ways))
 
     def _ways_out(self, graph: fx.Graph) -> list[fx.Node]:
-        """List what a frozen side records or hands over of memory that is not its own: of inputs and of what it was given."""
+        """List what a frozen side records or hands over as it is of inputs, or of what it was given."""
         held = set[int]()
         for node in graph.nodes:
             is_given = node.target is deliver and node.meta["side"] in self.frozen
