@@ -94,7 +94,9 @@ class Calls(ModuleCalls):
         outcome, given = self._outcome(named), tensors((args, kwargs))
         notes["by_values"] = kind.needs_values
         keep_objects((args, kwargs))
+        self.tape.taker = path
         node = self.tape.emit(callable_in_code(function) if kind.is_plain else as_whole(function, path), args, kwargs)
+        self.tape.taker = None
         shared = storages([given[index] for index in outcome.viewed])
         with quiet(self.tape):
             value = outcome.replay(given, self.tape.mode)

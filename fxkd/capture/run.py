@@ -118,10 +118,10 @@ def _discovered(plan: Plan, before: Known | None = None, *, other_draws: bool = 
                 found = discover_without_values(plan.model, plan.inputs, places, plan.modules.keys())
     functions = []
     for place, points in plan.places.values():
-        holds_points = place.path in found.holders
+        holds_points, is_unfolded = place.path in found.holders, before is not None and before.is_unfolded(place.path)
         if holds_points and plan.whole.intersection(points):
             raise CaptureError(f"what {place.path!r} gives is replaced, so no point can lie inside it")
-        outcomes = None if holds_points else found.outcomes[place.path]
+        outcomes = None if holds_points or is_unfolded else found.outcomes[place.path]
         functions.append(Named(place, original(place), points, outcomes))
     return Known(functions, opened | (found.opened & plan.paths.keys()), found.leaves)
 
@@ -144,6 +144,7 @@ def _recorded(plan: Plan, known: Known, *, steady: bool = False, on_values: bool
                 return tape
             except MustOpen as found:
                 known.opened |= found.modules
+                known.functions = [_unfolded(plan, named, found) for named in known.functions]
             except MustSee as found:
                 if not on_values or (not misfits and is_misfit(found.__cause__ or found)):
                     raise _values_needed(plan, found) from found
@@ -151,6 +152,18 @@ def _recorded(plan: Plan, known: Known, *, steady: bool = False, on_values: bool
         if known.leaves:
             _take_over(known, _discovered(plan, known))
     raise CaptureError("the points cannot be reached although every module is opened; use backend='eager'")
+
+
+def _unfolded(plan: Plan, named: Named, found: MustOpen) -> Named:
+    """Open a named function that fills an object with which the forward goes on."""
+    if named.place.path not in found.functions:
+        return named
+    if plan.whole.intersection(named.points):
+        raise CaptureError(
+            f"what {named.place.path!r} gives is replaced, and the function also puts tensors into an object with "
+            "which the forward goes on, which would then lack them: deliver at another point, or use backend='eager'"
+        )
+    return replace(named, outcomes=None)
 
 
 def _take_over(known: Known, other: Known) -> None:

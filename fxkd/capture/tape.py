@@ -30,11 +30,11 @@ CONSTANTS = (
 
 
 class LeakedTensor(Exception):
-    """Tensors go into leaf modules, or get out of them, by a side way: the leaves must be opened."""
+    """Tensors go into what is one node, or get out of it, by a side way: it must be opened; modules or functions."""
 
-    def __init__(self, *leaves: str) -> None:
-        super().__init__(*leaves)
-        self.leaves = leaves
+    def __init__(self, *takers: str) -> None:
+        super().__init__(*takers)
+        self.takers = takers
 
 
 class MadeUnseen(CaptureError):
@@ -81,7 +81,7 @@ class Tape:
         self.listening = False
         self.written_down: dict[str, bytes] = {}
         self.handed: dict[int, Handed] = {}
-        self.taker: str | None = None  # the leaf whose arguments are being written
+        self.taker: str | None = None  # the leaf or function whose arguments are being written
         self.notes: list[str] = []
         self.written: list[str] = []
         self.reads: dict[tuple[int, str], nn.Module] = {}
@@ -223,7 +223,7 @@ class Tape:
         self.written_down[key] = form.written
 
     def _filled(self, value: Any, form: Form, key: str) -> fx.Node:
-        """Put a cache that holds tensors of the run together anew; a leaf that takes it is opened instead."""
+        """Put a cache that holds tensors of the run together anew; what takes it as one node is opened instead."""
         if self.taker is not None:
             raise LeakedTensor(self.taker)
         for number in form.numbers:
@@ -237,7 +237,7 @@ class Tape:
         return made
 
     def refuse_changed(self) -> None:
-        """Open the leaves that took a cache into which other code puts something too: only one of both is seen."""
+        """Open what took a cache as one node if other code puts something into it too: only one of both is seen."""
         for handed in self.handed.values():
             if not handed.is_as_left():
                 raise LeakedTensor(*handed.takers, *([self.taker] if self.taker is not None else []))

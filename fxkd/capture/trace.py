@@ -37,11 +37,11 @@ REMEDY = (
 
 
 class MustOpen(Exception):
-    """A point, or a tensor that gets out by a side way, lies inside modules that were taken for leaves."""
+    """A point, or a tensor that gets out by a side way, lies inside modules or functions that were one node."""
 
-    def __init__(self, modules: set[int]) -> None:
+    def __init__(self, modules: set[int], functions: set[str] | None = None) -> None:
         super().__init__()
-        self.modules = modules
+        self.modules, self.functions = modules, functions or set()
 
 
 class MustSee(Exception):
@@ -65,6 +65,10 @@ class Known:
     functions: list[Named]
     opened: set[int]
     leaves: dict[int, list[Outcome | None]] = field(default_factory=dict)
+
+    def is_unfolded(self, path: str) -> bool:
+        """Tell whether a named function is opened."""
+        return any(named.place.path == path and named.outcomes is None for named in self.functions)
 
 
 def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
@@ -111,11 +115,16 @@ def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
 
 
 def _given_back(plan: Plan, tape: Tape, value: Any) -> Any:
-    """Turn what the model gives into an argument; what leaves filled by a side way opens them."""
+    """Turn what the model gives into an argument; what was filled by a side way opens what filled it."""
     try:
         return tape.argument(value)
     except LeakedTensor as leak:
-        raise MustOpen({id(plan.model.get_submodule(leaf)) for leaf in leak.leaves}) from leak
+        raise _must_open(plan, leak) from leak
+
+
+def _must_open(plan: Plan, leak: LeakedTensor) -> MustOpen:
+    modules = {key for key, path in plan.paths.items() if path in leak.takers}
+    return MustOpen(modules, {path for path in plan.places if path in leak.takers})
 
 
 def _placeholders(plan: Plan, tape: Tape, mode: FakeTensorMode) -> list[Tensor]:
@@ -137,7 +146,7 @@ def _run(plan: Plan, given: Inputs, calls: Calls) -> Any:
     try:
         value = plan.model(*given.args, **given.kwargs)
     except LeakedTensor as leak:
-        raise MustOpen({id(plan.model.get_submodule(leaf)) for leaf in leak.leaves}) from leak
+        raise _must_open(plan, leak) from leak
     except Exception as error:
         if calls.must_see:
             raise MustSee(calls.must_see) from error

@@ -100,3 +100,39 @@ def test_compiled_whole() -> None:
     compiled = torch.compile(distiller, fullgraph=True, backend="aot_eager")
     for _ in range(2):
         torch.testing.assert_close(compiled(**words(2)).loss, expected)
+
+
+UPDATE = "transformers.cache_utils.Cache.update"
+
+
+def test_a_named_method_fills_a_cache_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, point = llama(), {"type": "MethodOutputs", "source": UPDATE}
+    own, kept = copy.deepcopy(model), list[Any]()
+    recorded = fxkd.record(model, {"filled": point}, example_inputs=words(2))
+    update = transformers.cache_utils.Cache.update
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        kept.append(update(*args, **kwargs))
+        return kept[-1]
+
+    for batch, length in ((2, 7), (3, 5)):
+        kept.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(transformers.cache_utils.Cache, "update", noted)
+            expected = own(**words(batch, length))
+        output, records = recorded(**words(batch, length))
+        torch.testing.assert_close(records["filled"], kept)
+        assert len(kept) == 3
+        for one, other in zip(output.past_key_values.layers, expected.past_key_values.layers, strict=True):
+            torch.testing.assert_close((one.keys, one.values), (other.keys, other.values))
+        (output.logits.sum() + sum(keys.square().sum() for keys, _ in records["filled"])).backward()
+        (expected.logits.sum() + sum(keys.square().sum() for keys, _ in kept)).backward()
+    for mine, theirs in zip(model.parameters(), own.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+def test_a_delivery_to_what_fills_a_cache_is_refused() -> None:
+    told = r"what 'transformers.cache_utils.Cache.update' gives is replaced, and the function also puts tensors into"
+    delivery = {"type": "MethodOutputs", "max_keep_data": 3, "method_path": UPDATE}
+    with pytest.raises(CaptureError, match=told):
+        fxkd.prepare(llama(), llama(), {"distill_deliveries": {"filled": delivery}}, example_inputs=words(2))

@@ -37,7 +37,7 @@ DECODERS = {
     "bloom": decoder("Bloom", BLOOM),
     "opt": decoder("OPT", OPT),
     "llama": decoder("Llama", GROUPED),
-    "llama_cache": decoder("Llama", GROUPED, inputs=text, expected=REFUSED, reason="made by code that torch functions"),
+    "llama_cache": decoder("Llama", GROUPED, inputs=text),
     "llama_labels": decoder("Llama", GROUPED, inputs=labelled),
     "mistral": decoder("Mistral", GROUPED | {"sliding_window": 8}),
     "qwen2": decoder("Qwen2", GROUPED),
