@@ -80,8 +80,6 @@ def capture(
     ):
         known = _discovered(plan, on_values=not sketch)
         tape = _recorded(plan, known, steady=not sketch, on_values=not sketch)
-        if not sketch:
-            _refuse_frozen_draws(plan, known, tape)
         frozen = [] if sketch else _frozen_sizes(plan, known, tape)
     make_anew(tape.graph, tape.constants, tape.written_down)
     tidy(tape.graph)
@@ -216,10 +214,19 @@ def _refuse_draw(plan: Plan, known: Known) -> None:
     )
 
 
+def _frozen_sizes(plan: Plan, known: Known, tape: Tape) -> list[tuple[str, int]]:
+    """List the sizes of inputs, by name and dimension, for which the graph holds only as they are."""
+    names, tensors = plan.layout.names, split(plan.inputs.args, plan.inputs.kwargs)[1]
+    tries = Tries(names, tensors, partial(_tried, plan, known, tape), on_values=bool(plan.places or known.leaves))
+    with warnings.catch_warnings(action="ignore"):  # of sizes that the model does not take
+        frozen = tries.frozen()
+    if tries.on_values and not tries.with_other_rows:
+        _refuse_frozen_draws(plan, known, tape)
+    return frozen
+
+
 def _refuse_frozen_draws(plan: Plan, known: Known, tape: Tape) -> None:
     """Check that the graph does not depend on what named functions, and leaves run on values, happened to give."""
-    if not plan.places and not known.leaves:
-        return
     flipped = replace(plan, inputs=with_rows(plan.inputs, lambda tensor: tensor.flip(0)))
     try:
         other = _recorded(flipped, _discovered(flipped, known, other_draws=True))
@@ -233,19 +240,11 @@ def _refuse_frozen_draws(plan: Plan, known: Known, tape: Tape) -> None:
         )
 
 
-def _frozen_sizes(plan: Plan, known: Known, tape: Tape) -> list[tuple[str, int]]:
-    """List the sizes of inputs, by name and dimension, for which the graph holds only as they are."""
-    names, tensors = plan.layout.names, split(plan.inputs.args, plan.inputs.kwargs)[1]
-    tries = Tries(partial(_tried, plan, known, tape), on_values=bool(plan.places or known.leaves))
-    with warnings.catch_warnings(action="ignore"):  # of sizes that the model does not take
-        return tries.frozen(names, tensors)
-
-
 def _tried(plan: Plan, known: Known, tape: Tape, tensors: list[Tensor]) -> Verdict:
-    """Tell how the graph of other inputs compares."""
+    """Tell how the graph of other inputs compares, where what is run on values also draws other numbers."""
     other_plan = replace(plan, inputs=plan.layout.fill(tensors))
     try:
-        other = _recorded(other_plan, _discovered(other_plan, known), misfits=False)
+        other = _recorded(other_plan, _discovered(other_plan, known, other_draws=True), misfits=False)
     except (LookupError, InsideOneNode):  # Python looked something up by a size; a node calls a point at this size
         return "other"
     except Exception as error:  # noqa: BLE001 (whatever it is: the model does not take this size)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from fxkd.capture.sizes import Tries, Verdict, grown, other_sizes, size_classes
 
-NAMES, TENSORS = ("ids", "mask", "image"), [torch.zeros(2, 12), torch.ones(2, 12), torch.zeros(2, 3, 16, 16)]
+NAMES = ("ids", "mask", "image")
+TENSORS = [torch.zeros(2, 12).long(), torch.ones(2, 12).long(), torch.zeros(2, 3, 16, 16)]
 BATCH = [("ids", 0), ("mask", 0), ("image", 0)]
 LENGTH = [("ids", 1), ("mask", 1)]
 CHANNELS = [("image", 1)]
@@ -22,7 +23,7 @@ def test_classes() -> None:
 
 def test_grown() -> None:
     larger = grown(("x",), [torch.tensor([[1, 2], [3, 4]])], [([("x", 0)], 3), ([("x", 1)], 1)])
-    assert larger[0].tolist() == [[1], [3], [1]]
+    assert larger[0].tolist() == [[3], [1], [3]]
 
 
 @pytest.mark.parametrize(
@@ -40,20 +41,39 @@ def test_what_is_frozen(is_same: Callable[..., bool | None], frozen: list[tuple[
     def tried(tensors: list[Tensor]) -> Verdict:
         return VERDICTS[is_same(*tensors[0].shape, *tensors[2].shape[1:3])]
 
-    assert sorted(Tries(tried, on_values=False).frozen(NAMES, TENSORS)) == sorted(frozen)
+    assert sorted(Tries(NAMES, TENSORS, tried, on_values=False).frozen()) == sorted(frozen)
 
 
-def test_free_sizes_are_tried_together() -> None:
+def seen_by(tells: Callable[[tuple[int, ...]], Verdict]) -> tuple[Tries, list[tuple[int, ...]]]:
+    """Make tries, and list the sizes of batch, length, channels and sides that they see."""
     seen: list[tuple[int, ...]] = []
 
     def tried(tensors: list[Tensor]) -> Verdict:
         seen.append((*tensors[0].shape, *tensors[2].shape[1:3]))
-        return "same" if seen[-1][2] == 3 else "refused"
+        return tells(seen[-1])
 
-    assert Tries(tried, on_values=True).frozen(NAMES, TENSORS) == CHANNELS
-    alone = [(5, 12, 3, 16), (2, 13, 3, 16), (2, 12, 7, 16), (2, 12, 6, 16), (2, 12, 3, 17)]
-    assert seen == [*alone, (4, 24, 3, 32), (1, 12, 3, 16)]
+    return Tries(NAMES, TENSORS, tried, on_values=True), seen
+
+
+def test_free_sizes_are_tried_together() -> None:
+    tries, seen = seen_by(lambda sizes: "same" if sizes[2] == 3 else "refused")
+    assert tries.frozen() == CHANNELS
+    assert seen == [(5, 13, 3, 17), (2, 12, 7, 16), (2, 12, 6, 16), (4, 24, 3, 32), (1, 12, 3, 16)]
     assert other_sizes(2, is_batch=True, on_values=True) == (5, 4, 1)
+    assert tries.with_other_rows
+
+
+def test_each_is_tried_alone_where_they_are_not_free_together() -> None:
+    tries, seen = seen_by(lambda sizes: "same" if sizes[2] == 3 and sizes[3] in (16, 32) else "refused")
+    assert tries.frozen() == CHANNELS
+    alone = [(5, 12, 3, 16), (2, 13, 3, 16), (2, 12, 7, 16), (2, 12, 6, 16), (2, 12, 3, 17), (2, 12, 3, 32)]
+    assert seen == [(5, 13, 3, 17), *alone, (4, 24, 3, 16), (1, 12, 3, 16)]
+
+
+def test_a_batch_that_is_never_the_same_has_shown_no_other_rows() -> None:
+    tries, _ = seen_by(lambda sizes: "same" if sizes[0] == 2 else "other")
+    assert tries.frozen() == BATCH
+    assert not tries.with_other_rows
 
 
 def test_a_guard_is_no_proof_for_sizes_behind_it() -> None:
@@ -63,4 +83,4 @@ def test_a_guard_is_no_proof_for_sizes_behind_it() -> None:
             return "guarded"
         return "other" if length == 24 else "same"
 
-    assert Tries(tried, on_values=False).frozen(NAMES, TENSORS) == LENGTH
+    assert Tries(NAMES, TENSORS, tried, on_values=False).frozen() == LENGTH
