@@ -59,17 +59,23 @@ class InsertDeliveries(PassBase):
                     _substitute(graph, source, target, name, index)
                 modified = True
         for node in [node for node in graph.nodes if node.target is deliver] if self.is_cut else ():
-            cut(graph, node)
+            node.meta["given"] = cut(graph, node, given_at(graph, node)).name
         return PassResult(graph_module, modified)
 
 
-def cut(graph: fx.Graph, node: fx.Node) -> None:
-    """Detach what a delivery or a record holds."""
+def cut(graph: fx.Graph, node: fx.Node, after: fx.Node | None = None) -> fx.Node:
+    """Detach what a delivery or a record holds, behind a node or right before."""
     source: Any = node.args[0]
-    with graph.inserting_before(node):
+    with graph.inserting_before(node) if after is None else graph.inserting_after(after):
         cut = graph.call_function(detached, (source,))
     cut.meta.update(source.meta, **QUIET, side=node.meta["side"])
     node.update_arg(0, cut)
+    return cut
+
+
+def given_at(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """Find the node behind which a delivery takes its value: the value's own, or, of inputs, that of their call."""
+    return next(one for one in graph.nodes if one.name == node.meta["given"])
 
 
 def takers_of(graph: fx.Graph, point: PointName, side: str) -> list[tuple[fx.Node, int]]:
@@ -97,9 +103,10 @@ def _substitute(graph: fx.Graph, source: fx.Node, target: fx.Node, name: str, in
 
 def _substitute_part(graph: fx.Graph, source: fx.Node, target: fx.Node, name: str, index: int, part: int | str) -> None:
     """Put the target's value with one part of the source's in its place."""
-    with graph.inserting_before(target):
+    with graph.inserting_after(source):
         picked = graph.call_function(pick, (source, part, name))
-        picked.meta.update(source.meta, val=pick(source.meta["val"], part, name), side=target.meta["side"], **QUIET)
+    picked.meta.update(source.meta, val=pick(source.meta["val"], part, name), **QUIET)
+    with graph.inserting_before(target):
         taken = _deliver(graph, picked, target.meta["side"], name, index)
     with graph.inserting_after(target):
         changed = graph.call_function(with_part, (target, part, taken, name))
@@ -121,6 +128,7 @@ def _give_inputs(graph: fx.Graph, source: fx.Node, target: fx.Node, name: str, i
     def taken(node: fx.Node) -> fx.Node:
         if node not in delivered:
             delivered[node] = _deliver(graph, node, side, name, index)
+            delivered[node].meta["given"] = source.name
         return delivered[node]
 
     with graph.inserting_before(target):
@@ -134,6 +142,7 @@ def _deliver(graph: fx.Graph, source: fx.Node, side: str, name: str, index: int)
     taken = graph.call_function(deliver, (source, name, index))
     storages = source.meta.get("storages", frozenset())
     taken.meta.update(val=source.meta.get("val"), storages=storages, side=side, mutates=frozenset(), stateful=False)
+    taken.meta["given"] = source.name
     return taken
 
 

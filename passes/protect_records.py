@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
-from fxkd.passes.insert_deliveries import cut, deliver
+from fxkd.passes.insert_deliveries import cut, deliver, given_at
 from fxkd.passes.insert_records import record
 from fxkd.records import cloned
 
@@ -42,7 +42,7 @@ class ProtectRecords(PassBase):
         for node in exposed:
             _clone_under(graph, node)
         delivered = [node for node in graph.nodes if node.target is deliver]
-        delivered = [node for node in delivered if _is_written_between(node.args[0], node) or _is_torn(node)]
+        delivered = [node for node in delivered if _is_written_between(given_at(graph, node), node) or _is_torn(node)]
         for node in delivered:
             _clone_behind(graph, node)
         for node in open_ways:
@@ -69,9 +69,10 @@ class ProtectRecords(PassBase):
         return node.target is record and str(node.args[1]).partition(".")[0] in self.frozen
 
 
-def _is_written_between(source: Any, reader: fx.Node) -> bool:
-    """Tell whether the memory of ``source`` is written to before ``reader`` has it."""
-    memory, node = source.meta.get("storages", frozenset()), source.next
+def _is_written_between(given: fx.Node, reader: fx.Node) -> bool:
+    """Tell whether what ``reader`` takes is written to behind ``given`` before ``reader`` has it."""
+    source: Any = reader.args[0]
+    memory, node = source.meta.get("storages", frozenset()), given.next
     while node is not reader:
         if memory & node.meta.get("mutates", frozenset()):
             return True
@@ -98,9 +99,9 @@ def _is_torn(delivered: fx.Node) -> bool:
 
 
 def _clone_behind(graph: fx.Graph, node: fx.Node) -> None:
-    """Let a delivery give a copy that is made where its value is."""
+    """Let a delivery give a copy that is made where its value is given."""
     source: Any = node.args[0]
-    with graph.inserting_after(source):
+    with graph.inserting_after(given_at(graph, node)):
         copy = graph.call_function(clone, (source,))
     copy.meta.update(source.meta, storages=frozenset(), mutates=frozenset(), calls=())
     node.update_arg(0, copy)

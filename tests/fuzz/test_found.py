@@ -184,3 +184,64 @@ def test_a_student_writes_to_a_view_that_the_teacher_hands_over() -> None:
     torch.testing.assert_close(out.output[:, :2], wanted)
     out.output.sum().backward()
     assert student.last.bias.grad is not None
+
+
+class WritesAround(Net):
+    """Writes to a value before a layer is given it, and to what the layer gives."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.pair = Pair()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        y.view(-1).mul_(2)
+        one, other = self.pair(y)
+        one.mul_(3)
+        return self.last(one + other)
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x + 1, x - 1
+
+
+@pytest.mark.parametrize("backend", ["graph", "eager"])
+def test_a_delivery_of_inputs_gives_what_was_written_before_the_call(backend: Any) -> None:
+    spec = spec_of(distill_deliveries={"given": {"type": "ModuleInputs", "source": "pair"}})
+    student, teacher, x = WritesAround(0), WritesAround(1), torch.ones(3, 4)
+    one, other = teacher.pair(teacher.first(x) * 2)
+    output = fxkd.prepare(student, teacher, spec, example_inputs=x, backend=backend)(x).output
+    torch.testing.assert_close(output, student.last(one * 3 + other))
+
+
+@pytest.mark.parametrize("backend", ["graph", "eager"])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_delivery_gives_a_part_as_it_was_before_it_is_written_to(backend: Any, gradients: bool) -> None:
+    spec = spec_of(distill_deliveries={"given": {"type": "ModuleOutputs", "source": "pair", "data_idx": 0}})
+    spec["teacher_gradients"] = gradients
+    student, teacher, x = WritesAround(0), WritesAround(1), torch.ones(3, 4)
+    one, other = teacher.pair(teacher.first(x) * 2)[0], student.pair(student.first(x) * 2)[1]
+    output = fxkd.prepare(student, teacher, spec, example_inputs=x, backend=backend, verify=False)(x).output
+    torch.testing.assert_close(output, student.last(one * 3 + other))
+
+
+class ReturnsLoss(WritesAround):
+    def forward(self, x: Tensor) -> Any:
+        value = super().forward(x)
+        return {"loss": value.square().mean(), "value": value}
+
+
+@pytest.mark.parametrize("backend", ["graph", "eager"])
+def test_a_teacher_whose_gradients_are_recorded_delivers_what_it_had(backend: Any) -> None:
+    gradient = {"type": "ModuleGradients", "source": "last"}
+    spec = spec_of(
+        teacher_recorders={"gradient": gradient},
+        distill_deliveries={"given": {"type": "ModuleOutputs", "source": "pair"}},
+    )
+    student, teacher, x = ReturnsLoss(0), ReturnsLoss(1), torch.ones(3, 4)
+    one, other = teacher.pair(teacher.first(x) * 2)
+    distiller = fxkd.prepare(
+        student, teacher, spec, example_inputs=x, backend=backend, verify=False, return_records=True
+    )
+    torch.testing.assert_close(distiller(x).output["value"], student.last(one * 3 + other))
