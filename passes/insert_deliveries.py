@@ -67,15 +67,16 @@ def cut(graph: fx.Graph, node: fx.Node, after: fx.Node | None = None) -> fx.Node
     """Detach what a delivery or a record holds, behind a node or right before."""
     source: Any = node.args[0]
     with graph.inserting_before(node) if after is None else graph.inserting_after(after):
-        cut = graph.call_function(detached, (source,))
-    cut.meta.update(source.meta, **QUIET, side=node.meta["side"])
-    node.update_arg(0, cut)
-    return cut
+        made = graph.call_function(detached, (source,))
+    made.meta.update(source.meta, **QUIET, side=node.meta["side"])
+    node.update_arg(0, made)
+    return made
 
 
 def given_at(graph: fx.Graph, node: fx.Node) -> fx.Node:
     """Find the node behind which a delivery takes its value: the value's own, or, of inputs, that of their call."""
-    return next(one for one in graph.nodes if one.name == node.meta["given"])
+    found: fx.Node = next(one for one in graph.nodes if one.name == node.meta["given"])
+    return found
 
 
 def takers_of(graph: fx.Graph, point: PointName, side: str) -> list[tuple[fx.Node, int]]:

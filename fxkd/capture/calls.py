@@ -124,7 +124,8 @@ class ModuleCalls:
             finally:
                 self._inside.pop()
             tape.left()
-            set_drawn_state(drawn)
+            if drawn_state() != drawn:
+                set_drawn_state(drawn)
             self.generators.put_back(own_drawn)
             is_changed = contents.changed()
             if is_changed:

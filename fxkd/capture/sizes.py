@@ -38,19 +38,17 @@ class Tries:
         Where it is not, or a guard ends the comparison, each is tried alone, and the free ones together in further
         sizes.
         """
-        every = [(places, self._others(places)) for places in size_classes(self.names, self.tensors)]
-        together = [(places, others) for places, others in every if not self._is_features(places)]
-        if len(together) > 1 and self._try([(places, others[0]) for places, others in together]) == "same":
-            left, alone = [(places, others[1:]) for places, others in together], [p for p in every if p not in together]
-        else:
-            left, alone = [], every
-        found = list[SizeClass]()
-        for places, others in alone:
-            untried = self._untried(places, others)
-            if untried is None:
+        every = size_classes(self.names, self.tensors)
+        together = [places for places in every if not self._is_features(places)]
+        first = [(places, other_sizes(self._size(places))[0]) for places in together]
+        is_same = len(first) > 1 and self._try(first) == "same"
+        left, found = list[tuple[SizeClass, Others]](), list[SizeClass]()
+        for places in every:
+            taken = other_sizes(self._size(places))[0] if is_same and places in together else self._taken(places)
+            if taken is None:
                 found.append(places)
             else:
-                left.append((places, untried))
+                left.append((places, self._further(places, taken)))
         found += self._differing(left)
         return [place for places in found for place in places]
 
@@ -60,12 +58,12 @@ class Tries:
         self.with_other_rows |= has_other_rows and verdict == "same"
         return verdict
 
-    def _untried(self, places: SizeClass, others: Others) -> Others | None:
-        """Try sizes alone up to the first that the model takes; give those behind it, or None if it is another."""
-        for index, other in enumerate(others):
+    def _taken(self, places: SizeClass) -> int | None:
+        """Try sizes alone up to the first that the model takes; give it, or None if the program is another."""
+        for other in other_sizes(self._size(places)):
             verdict = self._try([(places, other)])
             if verdict != "refused":
-                return others[index + 1 :] if verdict in ("same", "guarded") else None
+                return other if verdict in ("same", "guarded") else None
         return None
 
     def _differing(self, left: list[tuple[SizeClass, Others]]) -> list[SizeClass]:
@@ -78,10 +76,17 @@ class Tries:
             left = [(places, others[1:]) for places, others in left]
         return []
 
-    def _others(self, places: SizeClass) -> Others:
+    def _size(self, places: SizeClass) -> int:
         name, dim = places[0]
-        size = self.tensors[self.names.index(name)].shape[dim]
-        return other_sizes(size, is_batch=dim == 0, on_values=self.on_values)
+        return self.tensors[self.names.index(name)].shape[dim]
+
+    def _further(self, places: SizeClass, taken: int) -> Others:
+        """Give more sizes to try, smaller and, where no real values are needed for it, much larger for a batch."""
+        size, is_batch = self._size(places), places[0][1] == 0
+        if not is_batch:
+            others = other_sizes(size)
+            return others[others.index(taken) + 1 :]
+        return tuple(other for other in (size // 2, 0 if self.on_values else 64 * size) if other)
 
     def _is_features(self, places: SizeClass) -> bool:
         """Tell whether weights probably decide a size, of features or channels: (N, C), (N, T, C), (N, C, ...)."""
@@ -98,14 +103,9 @@ def size_classes(names: tuple[str, ...], tensors: list[Tensor]) -> list[SizeClas
     return list(groups.values())
 
 
-def other_sizes(size: int, *, is_batch: bool, on_values: bool) -> tuple[int, ...]:
-    """Give the sizes to try in place of ``size``: an odd one, and one that what divides ``size`` divides too.
-
-    A batch is tried smaller too, and, where no real values are needed for it, much larger.
-    """
-    larger = (size + 1, 2 * size) if size > LARGE else (2 * size + 1, 2 * size)
-    more = (size // 2, *(() if on_values else (64 * size,))) if is_batch else ()
-    return tuple(other for other in (*larger, *more) if other)
+def other_sizes(size: int) -> Others:
+    """Give the sizes to try in place of ``size``: an odd one, and one that what divides ``size`` divides too."""
+    return (size + 1 if size > LARGE else 2 * size + 1, 2 * size)
 
 
 def grown(names: tuple[str, ...], tensors: list[Tensor], sizes: list[tuple[SizeClass, int]]) -> list[Tensor]:
