@@ -30,10 +30,10 @@ class InsideOneNode(CaptureError):
 
 
 class ModuleCalls:
-    """Write the calls of modules, and of custom autograd functions, to ``tape``.
+    """Write the calls of modules, and of custom autograd functions, to a tape.
 
     Args:
-        tape: The recording.
+        marks: Marks the calls of points on it.
         paths: Where each module hangs, by identity.
         opened: The modules whose forward is recorded; every other one is a leaf, one node.
         points: The points named on modules, by the module's identity.
@@ -45,7 +45,7 @@ class ModuleCalls:
 
     def __init__(
         self,
-        tape: Tape,
+        marks: Marks,
         paths: dict[int, str],
         opened: set[int],
         points: dict[int, tuple[PointName, ...]],
@@ -54,7 +54,7 @@ class ModuleCalls:
         seen: dict[int, list[Outcome | None]],
         lasting: Lasting,
     ) -> None:
-        self.tape, self.paths, self.opened, self.points = tape, paths, opened, points
+        self.marks, self.tape, self.paths, self.opened, self.points = marks, marks.tape, paths, opened, points
         self.parts, self.contents, self.generators = parts, contents, contents.generators
         self.seen, self.lasting = seen, lasting
         self.must_open: set[int] = set()
@@ -62,7 +62,6 @@ class ModuleCalls:
         self.ran_whole: set[int] = set()
         self._inside: list[nn.Module] = []
         self._function: str | None = None
-        self.marks = Marks(tape)
         self._leaf_counts: Counter[int] = Counter()
 
     def wrap_module_call(self, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,21 +5,30 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
-from fxkd.capture.captured import PointCall, PointName
+from fxkd.capture.captured import PointCall, PointName, bundle
 from fxkd.capture.guards import guard, guard_form, kind_of
 from fxkd.capture.lines import current_line
 from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages
 from fxkd.capture.tape import CONSTANTS, Tape
+from fxkd.records import with_tensors
+
+alias = torch.ops.aten.alias.default
 
 
 class Marks:
-    """Marks the calls of points on ``tape`` and counts them."""
+    """Marks the calls of points on ``tape`` and counts them.
 
-    def __init__(self, tape: Tape) -> None:
-        self.tape = tape
+    Args:
+        tape: The recording.
+        replaced: The points in whose place another value will be put.
+    """
+
+    def __init__(self, tape: Tape, replaced: frozenset[PointName] = frozenset()) -> None:
+        self.tape, self.replaced = tape, replaced
         self._counts: Counter[PointName] = Counter()
 
     def bind_call(self, value: Any, node: fx.Node, points: tuple[PointName, ...]) -> Any:
@@ -27,8 +36,14 @@ class Marks:
         for point in points:
             if point.kind.endswith("Outputs"):
                 node.meta["calls"] = (*node.meta.get("calls", ()), self._next(point))
+                value = self._told_apart(value) if point in self.replaced else value
         self.tape.bind(value, node)
         return self._seen(value, node)
+
+    def _told_apart(self, value: Any) -> Any:
+        """Give what is no tensor of the program yet: what will be put in its place is not what the call was given."""
+        with quiet(self.tape):
+            return with_tensors(lambda tensor: alias(tensor) if self.tape.knows(tensor) else tensor, value)
 
     def _seen(self, value: Any, node: fx.Node) -> Any:
         """Give what the program sees of a call's result: its numbers carry nodes, its truths are guarded."""
@@ -69,9 +84,19 @@ class Marks:
     def outputs(self, points: tuple[PointName, ...], value: Any) -> Any:
         """Let the nodes of ``value`` hold what a call of each point gave; give it back."""
         for point in points:
-            if point.kind.endswith("Outputs"):
+            if point.kind.endswith("Outputs") and point in self.replaced:
+                value = self._replaced(value, self._next(point))
+            elif point.kind.endswith("Outputs"):
                 self.tape.mark(value, self._next(point))
         return value
+
+    def _replaced(self, value: Any, call: PointCall) -> Any:
+        """Let all that comes behind an opened call have what it gave from one node, in whose place another will be."""
+        node = self.tape.emit(bundle, (value,))
+        node.meta.update(val=value, storages=storages(value), calls=(call,))
+        seen = self._told_apart(value)
+        self.tape.bind(seen, node)
+        return self._seen(seen, node)
 
     def _next(self, point: PointName) -> PointCall:
         self._counts[point] += 1

@@ -18,6 +18,7 @@ from fxkd.capture.held import Parts, noted_reads
 from fxkd.capture.inputs import Inputs, split
 from fxkd.capture.lasting import Lasting
 from fxkd.capture.lines import raising_line
+from fxkd.capture.marks import Marks
 from fxkd.capture.operations import Operations
 from fxkd.capture.plan import Plan
 from fxkd.capture.recording import Recording
@@ -88,7 +89,8 @@ def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
         tape = Tape(plan.name, twins, plan.paths, mode)
         held = Parts(plan.model), plan.contents
         lasting = Lasting(plan.model, plan.contents)
-        calls = Calls(plan.kinds, tape, plan.paths, known.opened, plan.modules, *held, known.leaves, lasting)
+        marks = Marks(tape, plan.whole)
+        calls = Calls(plan.kinds, marks, plan.paths, known.opened, plan.modules, *held, known.leaves, lasting)
         fakes = _placeholders(plan, tape, mode)
         plan.fakes.note([*(twin for twin, _ in twins.values()), *fakes])
         given = plan.layout.fill(fakes)

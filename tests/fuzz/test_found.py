@@ -245,3 +245,57 @@ def test_a_teacher_whose_gradients_are_recorded_delivers_what_it_had(backend: An
         student, teacher, spec, example_inputs=x, backend=backend, verify=False, return_records=True
     )
     torch.testing.assert_close(distiller(x).output["value"], student.last(one * 3 + other))
+
+
+class Residual(Net):
+    """Goes on with what a part was given as well as with what it gave."""
+
+    def __init__(self, part: nn.Module, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return self.last(self.part(y)) + y
+
+
+@pytest.mark.parametrize("backend", ["graph", "eager"])
+@pytest.mark.parametrize("part", [nn.Identity(), nn.LeakyReLU(0.1, inplace=True)], ids=["identity", "in place"])
+def test_a_delivery_replaces_what_a_part_gives_and_not_what_it_was_given(backend: Any, part: nn.Module) -> None:
+    delivery = {"type": "ModuleOutputs", "source": "first", "target": "part"}
+    student, teacher, x = Residual(part, 0), Residual(nn.Tanh(), 1), torch.randn(3, 4)
+    spec = spec_of(distill_deliveries={"given": delivery})
+    output = fxkd.prepare(student, teacher, spec, example_inputs=x, backend=backend, verify=False)(x).output
+    torch.testing.assert_close(output, student.last(teacher.first(x)) + student.first(x))
+
+
+class Factor:
+    value = 1.0
+
+
+class TakesFactor(nn.Module):
+    def forward(self, x: Tensor, factor: Factor) -> tuple[Tensor, Tensor]:
+        return x * factor.value, x
+
+
+class SetsFactor(Net):
+    """Sets something in an object of its own that a part reads, so that the part cannot be one node."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.part, self.factor = TakesFactor(), Factor()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.factor.value = 2.0
+        y = self.first(x)
+        one, other = self.part(y, self.factor)
+        return self.last(one) + other + y
+
+
+@pytest.mark.parametrize("backend", ["graph", "eager"])
+def test_a_delivery_replaces_all_that_an_opened_part_gives(backend: Any) -> None:
+    spec = spec_of(distill_deliveries={"given": {"type": "ModuleOutputs", "source": "part"}})
+    student, teacher, x = SetsFactor(0), SetsFactor(1), torch.randn(3, 4)
+    output = fxkd.prepare(student, teacher, spec, example_inputs=x, backend=backend, verify=False)(x).output
+    given = teacher.first(x)
+    torch.testing.assert_close(output, student.last(2 * given) + given + student.first(x))
