@@ -1,13 +1,15 @@
-"""Functions as nodes of a graph: under which name, and whether they need values."""
+"""Functions as nodes of a graph: under which name, whether they need values, and what they may read."""
 
+import dis
+import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from types import CodeType
 from typing import Any
 
 import torch
-from torch import nn
 
 
 @cache
@@ -42,12 +44,10 @@ class Kind:
     Args:
         draws: It runs without values, and draws.
         needs_values: It does not run without values, so that they may decide the sizes of what it gives.
-        reads: What it reads of modules, by their identities and the names.
     """
 
     draws: bool
     needs_values: bool
-    reads: Mapping[tuple[int, str], nn.Module]
 
     @property
     def is_plain(self) -> bool:
@@ -63,3 +63,20 @@ def runs_without_values(function: Callable[..., Any], args: Any, kwargs: Any) ->
     except Exception:  # noqa: BLE001 (whatever it is, values are needed)
         return False
     return True
+
+
+@cache
+def names_read(function: Callable[..., Any]) -> frozenset[str]:
+    """Give the names of the attributes that a function's own code may read, in whichever branch.
+
+    >>> sorted(names_read(lambda x: x.scale if x.training else x.offset))
+    ['offset', 'scale', 'training']
+    """
+    return frozenset(_names_read(getattr(inspect.unwrap(function), "__code__", None)))
+
+
+def _names_read(code: Any) -> Iterator[str]:
+    if isinstance(code, CodeType):
+        yield from (one.argval for one in dis.get_instructions(code) if one.opname in ("LOAD_ATTR", "LOAD_METHOD"))
+        for part in code.co_consts:
+            yield from _names_read(part)

@@ -61,6 +61,7 @@ class ModuleCalls:
         self.must_see: set[int] = set()
         self.ran_whole: set[int] = set()
         self._inside: list[nn.Module] = []
+        self._whole: list[nn.Module] = []
         self._function: str | None = None
         self._leaf_counts: Counter[int] = Counter()
 
@@ -112,7 +113,7 @@ class ModuleCalls:
         tape.taker = None
         with quiet(tape):
             own = [*module.parameters(), *module.buffers()]
-            if self.parts.changed(module) or self.lasting.set_in((args, kwargs)):
+            if self._is_set(module) or self.lasting.set_in((args, kwargs)):
                 self.must_open.add(id(module))
             before, contents = versions((args, kwargs, own)), self.contents.of(module)
             drawn, own_drawn = drawn_state(), self.generators.states()
@@ -129,7 +130,8 @@ class ModuleCalls:
             is_changed = contents.changed()
             if is_changed:
                 self.parts.note(module)
-                self.lasting.note_modules(module)
+                self.lasting.note_module(module, self.contents.of(module))
+            self._whole.append(module)
             self.lasting.note((args, kwargs))
             self.ran_whole.update(map(id, module.modules()))
             node = tape.graph.create_node("call_module", f"{tape.name}.{path}", *arguments)
@@ -137,6 +139,15 @@ class ModuleCalls:
             node.meta["effect"] = is_changed or not tensors(value)
             node.meta["takes"] = taken
         return self.marks.bind_call(value, node, points)
+
+    def _is_set(self, module: nn.Module) -> bool:
+        """Tell whether the forward set something in a leaf, or in an object that it holds."""
+        return self.parts.changed(module) or self.lasting.set_below(self.contents.of(module))
+
+    def open_set(self) -> None:
+        """Open the leaves in which the forward set something after their call: they find it at the next."""
+        with quiet(self.tape):
+            self.must_open.update(id(module) for module in self._whole if self._is_set(module))
 
     def _run_leaf(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Run a leaf on fake tensors; of one that does not run so, give what it gave on values."""

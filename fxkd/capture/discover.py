@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
+from fxkd.capture.boxes import Boxes, Watched
+from fxkd.capture.heard import Ear, Names, noted_reads, noted_sets
 from fxkd.capture.inputs import Inputs
 from fxkd.capture.lines import in_fake_kernel, raising_line
 from fxkd.capture.preserve import Contents
-from fxkd.capture.structure import storages, tensors
+from fxkd.capture.structure import mapped, storages, tensors
 from fxkd.capture.twins import fake_of, fake_twins
 from fxkd.capture.whole import whole_of
 from fxkd.capture.whole_calls import note
@@ -46,16 +48,22 @@ class Outcome:
         value: What it returned.
         viewed: Which of its tensor arguments the returned value shares memory with.
         changed: Which of its tensor arguments it wrote to.
+        boxes: What it did to the containers that it was given.
+        reads: What it read of modules.
+        sets: What it set in modules.
     """
 
     value: Any
     viewed: tuple[int, ...]
     changed: tuple[int, ...]
+    boxes: Boxes
+    reads: Names
+    sets: Names
 
     def replay(self, given: list[Tensor], mode: FakeTensorMode) -> Any:
         """Give the same result on fake tensors."""
-        fresh = pytree.tree_map_only(Tensor, lambda tensor: _fake(mode, tensor), self.value)
-        return pytree.tree_map_only(Given, lambda place: given[place.index], fresh)
+        fresh = mapped(Tensor, lambda tensor: _fake(mode, tensor), self.value)
+        return mapped(Given, lambda place: given[place.index], fresh)
 
 
 def _fake(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
@@ -76,12 +84,14 @@ class Discovery:
         opened: The modules in whose forward a point is called.
         holders: The functions in which a point is called.
         leaves: What each watched module did, by identity; None for a call that raised.
+        raised: What named functions raised, and the model caught, by path.
     """
 
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
     opened: set[int] = field(default_factory=set)
     holders: set[str] = field(default_factory=set)
     leaves: dict[int, list[Outcome | None]] = field(default_factory=dict)
+    raised: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +130,7 @@ def discover(
     found = Discovery(leaves={leaf: [] for leaf in watch.leaves})
     modules: list[nn.Module] = []
     functions: list[str] = []
+    ear = Ear()
 
     def hit() -> None:
         found.opened.update(map(id, modules))
@@ -152,7 +163,10 @@ def discover(
                 hit()
                 functions.append(place.path)
                 try:
-                    outcome, value = observe(original, args, kwargs)
+                    outcome, value = observe(original, args, kwargs, ear)
+                except Exception as error:
+                    found.raised[place.path] = f"{type(error).__name__} at {raising_line(error)}"
+                    raise
                 finally:
                     functions.pop()
                 outcomes.append(outcome)
@@ -164,9 +178,13 @@ def discover(
 
         return wrap
 
+    places = list(places)
     copied = pytree.tree_map_only(Tensor, torch.clone, (inputs.args, inputs.kwargs))
     with ExitStack() as stack, torch.set_grad_enabled(watch.grad):
         stack.enter_context(patched(nn.Module, "__call__", watch_module))
+        if places:
+            stack.enter_context(noted_reads(ear))
+            stack.enter_context(noted_sets(ear))
         for place in places:
             stack.enter_context(patched(place.owner, place.name, watch_function(place)))
         model(*copied[0], **copied[1])
@@ -194,16 +212,20 @@ def discover_without_values(
         ) from error
 
 
-def observe(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Outcome, Any]:
+def observe(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], ear: Ear
+) -> tuple[Outcome, Any]:
     """Call ``function``; note how its result hangs together with its arguments, and give the very result too."""
-    given = tensors((args, kwargs))
+    given, watched = tensors((args, kwargs)), Watched(args, kwargs)
     places = {id(tensor): Given(index) for index, tensor in enumerate(given)}
     versions = [tensor._version for tensor in given]
-    value = function(*args, **kwargs)
+    with ear.one_call() as (reads, sets):
+        value = function(*args, **kwargs)
     changed = tuple(index for index, tensor in enumerate(given) if tensor._version != versions[index])
     memory = storages(value)
     viewed = tuple(index for index, tensor in enumerate(given) if storages(tensor) & memory)
-    return Outcome(pytree.tree_map_only(Tensor, lambda t: places.get(id(t), t), value), viewed, changed), value
+    kept = mapped(Tensor, lambda tensor: places.get(id(tensor), tensor), value)
+    return Outcome(kept, viewed, changed, watched.done(value), reads, sets), value
 
 
 def _noted(
@@ -221,9 +243,11 @@ def _noted(
     place, contents = len(outcomes), Contents(module)
     others = {type(leaf).__name__ for leaf in pytree.tree_leaves((args, kwargs)) if not isinstance(leaf, PLAIN)}
     outcomes.append(None)
-    outcomes[place], value = observe(partial(call, module), args, kwargs)
-    if others or contents.changed():
-        what = f"is given an object {next(iter(others))!r}" if others else "changes what it holds"
+    outcomes[place], value = outcome, _ = observe(partial(call, module), args, kwargs, Ear())
+    if others or outcome.boxes.filled or contents.changed():
+        filled = ", ".join(outcome.boxes.filled)
+        held = f"changes what it is given ({filled})" if filled else "changes what it holds"
+        what = f"is given an object {next(iter(others))!r}" if others else held
         raise CaptureError(
             f"a {type(module).__name__} runs on values alone and {what}, so that it may do more than give a value, "
             "which a graph would not see: name the function in it that needs values, or use backend='eager'"

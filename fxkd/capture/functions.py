@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fxkd.capture.callables import Kind, callable_in_code, runs_without_values
+from fxkd.capture.boxes import Watched
+from fxkd.capture.callables import Kind, callable_in_code, names_read, runs_without_values
 from fxkd.capture.calls import InsideOneNode, ModuleCalls
 from fxkd.capture.captured import PointName, call_inputs
 from fxkd.capture.discover import Outcome
+from fxkd.capture.heard import Names
 from fxkd.capture.lines import current_line, in_fake_kernel, may_give_nothing, name_in_use
 from fxkd.capture.preserve import drawn_state, set_drawn_state
 from fxkd.capture.recording import quiet
@@ -54,6 +56,7 @@ class Calls(ModuleCalls):
     def __init__(self, kinds: dict[str, Kind], *given: Any) -> None:
         super().__init__(*given)
         self.kinds, self._is_trying = kinds, False
+        self._asked: list[tuple[str, Names]] = []
 
     def wrap_function(self, named: Named) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Make what stands for a named function or method."""
@@ -90,8 +93,9 @@ class Calls(ModuleCalls):
         """Keep the function as one node: its body runs at every step, never while it is recorded."""
         path, function = named.place.path, named.function
         kind = self._kind(named, args, kwargs)
-        self._refuse_set(path, kind, (args, kwargs))
         outcome, given = self._outcome(named), tensors((args, kwargs))
+        self._refuse_set(named, outcome, args, kwargs)
+        self._refuse_filled(path, outcome)
         notes["by_values"] = kind.needs_values
         keep_objects((args, kwargs))
         self.tape.taker = path
@@ -107,12 +111,15 @@ class Calls(ModuleCalls):
             stateful=True,
             **notes,
         )
-        if kind.needs_values or isinstance(value, (tuple, list, Mapping)):
+        self.tape.unseen.update(dict.fromkeys(outcome.sets, path))
+        has_form = kind.needs_values or isinstance(value, (tuple, list, Mapping))
+        if has_form:
             self.marks.guard_form(value, node)
-            return self.marks.bind_call(value, node, named.points)
         seen = self.marks.bind_call(value, node, named.points)
-        self.marks.guard_nothing(value, node, may_be=kind.draws or may_give_nothing(named.function))
-        return seen
+        if not has_form:
+            self.marks.guard_nothing(value, node, may_be=kind.draws or may_give_nothing(named.function))
+        with quiet(self.tape):
+            return outcome.boxes.put_back(seen, args, kwargs)
 
     def _outcome(self, named: Named) -> Outcome:
         """Tell what a function gives in this call."""
@@ -141,25 +148,50 @@ class Calls(ModuleCalls):
         path = named.place.path
         if path not in self.kinds:
             drawn, own_drawn = drawn_state(), self.generators.states()
-            self._is_trying, self.tape.overheard = True, {}
-            with quiet(self.tape), self.lasting.noted():
+            self._is_trying = True
+            watched = Watched(args, kwargs)
+            with quiet(self.tape), self.lasting.noted() as changed:
                 given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
                 runs, moved = runs_without_values(named.function, *given), drawn_state() != drawn
-            self.kinds[path] = Kind(draws=runs and moved, needs_values=not runs, reads=self.tape.overheard)
-            self._is_trying, self.tape.overheard = False, None
+                watched.undo()
+            for module in changed:
+                self.parts.note_own(module)
+            self.kinds[path] = Kind(draws=runs and moved, needs_values=not runs)
+            self._is_trying = False
             set_drawn_state(drawn)
             self.generators.put_back(own_drawn)
         return self.kinds[path]
 
-    def _refuse_set(self, path: str, kind: Kind, given: Any) -> None:
+    def _refuse_set(self, named: Named, outcome: Outcome, args: Any, kwargs: Any) -> None:
         """Refuse a call on what the forward has set something in: the function would not find it at the next call."""
-        objects = self.lasting.set_in(given)
-        found = [*self.lasting.set_among(kind.reads), *(f"an object {name!r}" for name in objects)]
+        own = [module for module in (*args, *kwargs.values()) if isinstance(module, nn.Module)]
+        possible = {(id(module), name): module for module in own for name in names_read(named.function)}
+        self._asked.append((named.place.path, outcome.reads | possible))
+        objects = self.lasting.set_in((args, kwargs))
+        found = [*self.lasting.set_among(self._asked[-1][1]), *(f"an object {name!r}" for name in objects)]
         if found:
+            raise CaptureError(_told_set(found, f"before it calls {named.place.path!r}, which reads it"))
+
+    def refuse_set(self) -> None:
+        """Refuse what the forward set after a call of a function that reads it: it finds it at the next."""
+        for path, reads in self._asked:
+            if found := self.lasting.set_among(reads):
+                raise CaptureError(_told_set(found, f"after it calls {path!r}, which reads it at the next call"))
+
+    def _refuse_filled(self, path: str, outcome: Outcome) -> None:
+        """Refuse a call that changes a container of the program's: the graph gives it another."""
+        if outcome.boxes.filled:
             raise CaptureError(
-                f"the forward sets {', '.join(found)} before it calls {path!r}, which reads it: a graph would not set "
-                "it again: name another point, or use backend='eager'"
+                f"{path!r} changes what it is given ({', '.join(outcome.boxes.filled)}), which a graph does not "
+                "see: let it give back what it makes, name another point, or use backend='eager'"
             )
+
+
+def _told_set(names: list[str], when: str) -> str:
+    return (
+        f"the forward sets {', '.join(names)} {when}: a graph would not set it again: name another point, or use "
+        "backend='eager'"
+    )
 
 
 @contextmanager

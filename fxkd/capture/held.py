@@ -1,12 +1,11 @@
 """What a recorded program read from its modules: a graph is good while they hold the same."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +23,6 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 FLAG = "training"  # kept for every module, read or not
 
 
-class Tape(Protocol):
-    """What is needed of the recording."""
-
-    listening: bool
-    reads: dict[tuple[int, str], nn.Module]
-    overheard: dict[tuple[int, str], nn.Module] | None
-
-
 @dataclass(frozen=True, slots=True)
 class Held:
     """What ``module.name`` was when the forward that reads it was recorded."""
@@ -43,38 +34,16 @@ class Held:
     @classmethod
     def of(cls, module: nn.Module, name: str) -> "Held":
         """Note what the module holds now."""
-        return cls(module, name, form_of(_read(module, name)))
+        return cls(module, name, form_of(read(module, name)))
 
     def holds(self) -> bool:
         """Tell whether the module holds the same as then."""
-        return bool(form_of(_read(self.module, self.name)) == self.form)
+        return bool(form_of(read(self.module, self.name)) == self.form)
 
     @property
     def is_number(self) -> bool:
         """Whether it is a number, a text or a truth of the module's own."""
         return isinstance(self.form, tuple) and self.form[0] in (int, float, bool, str)
-
-
-@contextmanager
-def noted_reads(tape: Tape) -> Iterator[None]:
-    """Let ``tape.reads`` collect which attributes of modules the program asks for; ``overheard``, which a node does."""
-
-    def get(module: nn.Module, name: str) -> Any:
-        if tape.listening and not name.startswith("__"):
-            tape.reads[id(module), name] = module
-        elif tape.overheard is not None:
-            tape.overheard[id(module), name] = module
-        return object.__getattribute__(module, name)
-
-    before = vars(nn.Module).get("__getattribute__")
-    setattr(nn.Module, "__getattribute__", get)  # noqa: B010
-    try:
-        yield
-    finally:
-        if before is None:
-            delattr(nn.Module, "__getattribute__")
-        else:
-            setattr(nn.Module, "__getattribute__", before)  # noqa: B010
 
 
 def held_by(reads: dict[tuple[int, str], nn.Module]) -> tuple[Held, ...]:
@@ -190,7 +159,7 @@ class _Callable(_Same):
     __hash__ = object.__hash__
 
 
-def _read(module: nn.Module, name: str) -> Any:
+def read(module: nn.Module, name: str) -> Any:
     """Give what the module itself holds under ``name``, or else its class."""
     own: dict[str, Any] = module.__dict__
     for holder in (own, *(own.get(key, {}) for key in ("_parameters", "_buffers", "_modules"))):
@@ -208,7 +177,12 @@ class Parts:
 
     def note(self, module: nn.Module) -> None:
         """Note what a module and those below it hold now."""
-        self._known.update((id(part), _made_of(part)) for part in module.modules())
+        for part in module.modules():
+            self.note_own(part)
+
+    def note_own(self, module: nn.Module) -> None:
+        """Note what a module alone holds now."""
+        self._known[id(module)] = _made_of(module)
 
     def changed(self, module: nn.Module) -> bool:
         """Tell whether it, or one below it, was given something else since."""

@@ -6,9 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from fxkd.capture.held import PLAIN
-from fxkd.capture.preserve import Contents, content_of, holders, view_of
-from fxkd.capture.tracked import Tracked
+from fxkd.capture.heard import alike
+from fxkd.capture.preserve import Contents, content_of, holders, same_content, view_of
 
 Reads = Mapping[tuple[int, str], nn.Module]
 
@@ -37,15 +36,22 @@ class Lasting:
     def _is_set(self, module: nn.Module, name: str) -> bool:
         before, now = self._modules[id(module)][1].get(name), _named(module).get(name)
         is_same = before is now and id(now) in self._objects
-        return self._is_other(now) if is_same else not _alike(before, now)
+        return self._is_other(now) if is_same else not alike(before, now)
 
     def set_in(self, given: Any) -> list[str]:
         """Name the objects of the model's own, among what a node is given, in which something was set."""
         return sorted({type(value).__name__ for value in self._lasting(given) if self._is_other(value)})
 
     def _is_other(self, value: Any) -> bool:
-        known = [(part, self._objects.get(id(part))) for part in _objects_below(value)]
-        return any(before is None or not _all_alike(before[1], view_of(part)) for part, before in known)
+        return any(map(self._is_changed, _objects_below(value)))
+
+    def set_below(self, contents: Contents) -> bool:
+        """Tell whether something was set in what hangs on a module."""
+        return any(self._is_changed(holder) for holder in contents.hanging)
+
+    def _is_changed(self, holder: Any) -> bool:
+        before, now = self._objects.get(id(holder)), view_of(holder)
+        return before is None or not (same_content(before[1], now) or _all_alike(before[1], now))
 
     def note(self, given: Any) -> None:
         """Take the objects among what a node was given as they are now."""
@@ -55,38 +61,35 @@ class Lasting:
     def _take(self, value: Any) -> None:
         self._objects.update((id(part), (part, content_of(part))) for part in _objects_below(value))
 
-    def note_modules(self, module: nn.Module) -> None:
-        """Take a module that ran as one node, and those below it, as they are now."""
+    def note_module(self, module: nn.Module, contents: Contents) -> None:
+        """Take a module that ran as one node, and what is below it, as they are now."""
         self._modules.update((id(part), (part, _named(part))) for part in module.modules())
+        self._objects.update((id(holder), (holder, content_of(holder))) for holder in contents.hanging)
 
     def _lasting(self, given: Any) -> list[Any]:
         return [value for value in _flat(given) if id(value) in self._objects]
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Take as it is afterwards what a function that is tried does to all that lasts."""
+    def noted(self) -> Iterator[list[nn.Module]]:
+        """Take as it is afterwards what a function that is tried does to all that lasts; fill in which modules."""
         modules = [(module, known, _named(module)) for module, known in self._modules.values()]
         objects = [(holder, content_of(holder)) for holder, _ in self._objects.values()]
-        yield
+        others: list[nn.Module] = []
+        yield others
         for module, known, before in modules:
             now = _named(module)
-            changed = [name for name in now.keys() | before if not _alike(before.get(name), now.get(name))]
+            changed = [name for name in now.keys() | before if not alike(before.get(name), now.get(name))]
             known.update((name, now.get(name)) for name in changed)
+            others += [module] if changed else []
         for holder, content in objects:
             if not _all_alike(content, view_of(holder)):
                 self._take(holder)
 
 
-def _alike(before: Any, now: Any) -> bool:
-    """Tell whether both are one object, or one number or text that was no other before."""
-    is_plain = isinstance(now, PLAIN) and not isinstance(now, Tracked)
-    return before is now or (is_plain and type(before) is type(now) and bool(before == now))
-
-
 def _all_alike(before: Any, now: Any) -> bool:
     if isinstance(now, dict):
-        return before.keys() == now.keys() and all(_alike(before[key], value) for key, value in now.items())
-    return len(before) == len(now) and all(map(_alike, before, now))
+        return before.keys() == now.keys() and all(alike(before[key], value) for key, value in now.items())
+    return len(before) == len(now) and all(map(alike, before, now))
 
 
 def _flat(value: Any) -> Iterator[Any]:

@@ -20,6 +20,7 @@ from fxkd.capture.generators import Generators
 CONTAINERS = (dict, list, set, deque)
 NOT_STATE = (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType, Tensor, str, bytes, int, float)
 LIBRARIES = ("torch.", "sympy.", "fxkd.")  # whose caches hold no tensors of a run
+MODULES_OWN = frozenset(nn.Module().__dict__)
 DEEP = 8  # how far below a module state is looked for
 
 
@@ -63,6 +64,13 @@ class Contents:
     def objects(self) -> list[Any]:
         """What hangs on the modules."""
         return [holder for holder, _ in self._kept if not isinstance(holder, nn.Module)]
+
+    @cached_property
+    def hanging(self) -> list[Any]:
+        """Those of them in which the modules do not hold their own parts and hooks."""
+        held = [holder.__dict__ for holder, _ in self._kept if isinstance(holder, nn.Module)]
+        own = {id(own[name]) for own in held for name in MODULES_OWN if name in own}
+        return [holder for holder in self.objects if id(holder) not in own]
 
     def _changed(self) -> list[tuple[Any, Any]]:
         return [(holder, content) for holder, content in self._kept if not same_content(view_of(holder), content)]

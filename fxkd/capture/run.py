@@ -119,6 +119,11 @@ def _discovered(plan: Plan, before: Known | None = None, *, other_draws: bool = 
         holds_points, is_unfolded = place.path in found.holders, before is not None and before.is_unfolded(place.path)
         if holds_points and plan.whole.intersection(points):
             raise CaptureError(f"what {place.path!r} gives is replaced, so no point can lie inside it")
+        if place.path in found.raised and not (holds_points or is_unfolded):
+            raise CaptureError(
+                f"{plan.name}: {place.path!r} raises {found.raised[place.path]}, and the model goes on without what it "
+                "gives: a graph cannot go two ways: name the function that catches it, or use backend='eager'"
+            )
         outcomes = None if holds_points or is_unfolded else found.outcomes[place.path]
         functions.append(Named(place, original(place), points, outcomes))
     return Known(functions, opened | (found.opened & plan.paths.keys()), found.leaves)

@@ -1,5 +1,6 @@
 """What values are made of: the tensors inside lists, dicts, dataclasses, and the memory they live in."""
 
+import copy
 import dataclasses
 import operator
 from collections.abc import Callable, Iterator, Mapping
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 
 def parts(value: Any) -> Iterator[tuple[Any, Callable[..., Any], Any]]:
@@ -26,6 +28,25 @@ def leaves(value: Any) -> Iterator[Any]:
             yield from leaves(part)
     else:
         yield value
+
+
+def mapped(kind: type, change: Callable[[Any], Any], value: Any) -> Any:
+    """Give ``value`` with every part of a kind changed, inside dataclasses too; what holds none stays what it is."""
+
+    def leaf(part: Any) -> Any:
+        if isinstance(part, kind):
+            return change(part)
+        if not dataclasses.is_dataclass(part) or isinstance(part, type):
+            return part
+        fields = [(key, held, mapped(kind, change, held)) for held, _, key in parts(part)]
+        if all(now is held for _, held, now in fields):
+            return part
+        made = copy.copy(part)
+        for key, _, now in fields:
+            object.__setattr__(made, key, now)
+        return made
+
+    return pytree.tree_map(leaf, value)
 
 
 def tensors(value: Any) -> list[Tensor]:

@@ -85,7 +85,7 @@ class Tape:
         self.notes: list[str] = []
         self.written: list[str] = []
         self.reads: dict[tuple[int, str], nn.Module] = {}
-        self.overheard: dict[tuple[int, str], nn.Module] | None = None  # what a node reads, while one is tried
+        self.unseen: dict[tuple[int, str], str] = {}  # what named functions set, and which
         self.made_in_leaf: dict[int, tuple[Tensor, str]] = {}
         self._nodes: dict[int, tuple[Any, fx.Node]] = {}
         self._decided: set[tuple[Any, ...]] = set()

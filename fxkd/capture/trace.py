@@ -14,7 +14,8 @@ from fxkd.capture.blame import DoesNotRun
 from fxkd.capture.captured import PointCall
 from fxkd.capture.discover import Outcome
 from fxkd.capture.functions import Calls, Named, recorded_calls
-from fxkd.capture.held import Parts, noted_reads
+from fxkd.capture.heard import noted_reads
+from fxkd.capture.held import Parts
 from fxkd.capture.inputs import Inputs, split
 from fxkd.capture.lasting import Lasting
 from fxkd.capture.lines import raising_line
@@ -109,6 +110,9 @@ def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
             if point.kind == "Parameter":
                 tape.mark(find_parameter(plan.model, point.path), PointCall(point, 0))
         tape.graph.output(_given_back(plan, tape, value)).meta["val"] = value
+        calls.open_set()
+        if not calls.must_open - known.opened:
+            calls.refuse_set()
         tape.written = attributes.changed(plan.paths, calls.ran_whole) if is_first else []
     if calls.must_open - known.opened:
         raise MustOpen(calls.must_open & plan.paths.keys())
