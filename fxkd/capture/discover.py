@@ -1,6 +1,6 @@
 """The discovery run: on real values, to see what named functions give, who calls them, and what some leaves give."""
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial, wraps
@@ -15,7 +15,7 @@ from fxkd.capture.boxes import Boxes, Watched
 from fxkd.capture.heard import Ear, Names, noted_reads, noted_sets
 from fxkd.capture.inputs import Inputs
 from fxkd.capture.lines import in_fake_kernel, raising_line
-from fxkd.capture.preserve import Contents
+from fxkd.capture.preserve import Contents, content_of, holders, same_content, view_of
 from fxkd.capture.structure import mapped, storages, tensors
 from fxkd.capture.twins import fake_of, fake_twins
 from fxkd.capture.whole import whole_of
@@ -24,6 +24,7 @@ from fxkd.errors import CaptureError
 from fxkd.patcher import patched
 from fxkd.points import Place
 from fxkd.points import original as original_of
+from fxkd.records import bound_arguments
 
 
 class ValuesNeededError(CaptureError):
@@ -51,6 +52,7 @@ class Outcome:
         boxes: What it did to the containers that it was given.
         reads: What it read of modules.
         sets: What it set in modules.
+        objects: The objects of the model's in which it set something, but for that whose method it is.
     """
 
     value: Any
@@ -59,6 +61,7 @@ class Outcome:
     boxes: Boxes
     reads: Names
     sets: Names
+    objects: tuple[Any, ...]
 
     def replay(self, given: list[Tensor], mode: FakeTensorMode) -> Any:
         """Give the same result on fake tensors."""
@@ -103,12 +106,14 @@ class Watch:
         opened: Those whose forward is recorded: a call below another leaf is none of the recording.
         grad: Whether the recording is with gradients.
         on_values: Whether the run is on values, so that what functions gave is kept for a compiled graph.
+        hanging: The objects that hang on the model.
     """
 
     leaves: frozenset[int] = frozenset()
     opened: frozenset[int] = frozenset()
     grad: bool = False
     on_values: bool = True
+    hanging: Sequence[Any] = ()
 
 
 def discover(
@@ -154,6 +159,7 @@ def discover(
 
     def watch_function(place: Place) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         outcomes, whole = found.outcomes.setdefault(place.path, []), whole_of(original_of(place), place.path)
+        own = bound_arguments(place)
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             @wraps(original)  # a program may ask for its signature
@@ -163,7 +169,7 @@ def discover(
                 hit()
                 functions.append(place.path)
                 try:
-                    outcome, value = observe(original, args, kwargs, ear)
+                    outcome, value = observe(original, args, kwargs, ear, _others(watch, args[:own]))
                 except Exception as error:
                     found.raised[place.path] = f"{type(error).__name__} at {raising_line(error)}"
                     raise
@@ -213,19 +219,30 @@ def discover_without_values(
 
 
 def observe(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], ear: Ear
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    ear: Ear,
+    objects: Sequence[Any] = (),
 ) -> tuple[Outcome, Any]:
     """Call ``function``; note how its result hangs together with its arguments, and give the very result too."""
     given, watched = tensors((args, kwargs)), Watched(args, kwargs)
     places = {id(tensor): Given(index) for index, tensor in enumerate(given)}
-    versions = [tensor._version for tensor in given]
+    versions, before = [tensor._version for tensor in given], [(holder, content_of(holder)) for holder in objects]
     with ear.one_call() as (reads, sets):
         value = function(*args, **kwargs)
     changed = tuple(index for index, tensor in enumerate(given) if tensor._version != versions[index])
     memory = storages(value)
     viewed = tuple(index for index, tensor in enumerate(given) if storages(tensor) & memory)
     kept = mapped(Tensor, lambda tensor: places.get(id(tensor), tensor), value)
-    return Outcome(kept, viewed, changed, watched.done(value), reads, sets), value
+    others = tuple(holder for holder, content in before if not same_content(view_of(holder), content))
+    return Outcome(kept, viewed, changed, watched.done(value), reads, sets, others), value
+
+
+def _others(watch: Watch, selves: tuple[Any, ...]) -> list[Any]:
+    """List the objects that hang on the model, but for those of the object whose method is called."""
+    own = set(map(id, holders([one for one in selves if not isinstance(one, nn.Module)])))
+    return [holder for holder in watch.hanging if id(holder) not in own]
 
 
 def _noted(

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any
+from functools import partial, wraps
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from fxkd.capture.lines import current_line, in_fake_kernel, may_give_nothing, n
 from fxkd.capture.preserve import drawn_state, set_drawn_state
 from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages, tensors
+from fxkd.capture.tape import LeakedTensor
 from fxkd.capture.whole import as_whole
 from fxkd.capture.whole_calls import keep_objects
 from fxkd.errors import CaptureError
@@ -37,12 +38,14 @@ class Named:
         function: The callable behind it, called as a wrapper there is.
         points: The points named on it (its inputs, its outputs).
         outcomes: What the discovery run saw it give, call by call; None if it is opened because it holds points.
+        is_replaced: Whether another value will take the place of what it gives, so that it is never run.
     """
 
     place: Place
     function: Callable[..., Any]
     points: tuple[PointName, ...]
     outcomes: list[Outcome] | None
+    is_replaced: bool = False
 
 
 class Calls(ModuleCalls):
@@ -94,8 +97,9 @@ class Calls(ModuleCalls):
         path, function = named.place.path, named.function
         kind = self._kind(named, args, kwargs)
         outcome, given = self._outcome(named), tensors((args, kwargs))
-        self._refuse_set(named, outcome, args, kwargs)
-        self._refuse_filled(path, outcome)
+        if not named.is_replaced:
+            self._refuse_set(named, outcome, args, kwargs)
+            self._refuse_filled(path, outcome)
         notes["by_values"] = kind.needs_values
         keep_objects((args, kwargs))
         self.tape.taker = path
@@ -111,15 +115,36 @@ class Calls(ModuleCalls):
             stateful=True,
             **notes,
         )
-        self.tape.unseen.update(dict.fromkeys(outcome.sets, path))
         has_form = kind.needs_values or isinstance(value, (tuple, list, Mapping))
         if has_form:
             self.marks.guard_form(value, node)
         seen = self.marks.bind_call(value, node, named.points)
         if not has_form:
             self.marks.guard_nothing(value, node, may_be=kind.draws or may_give_nothing(named.function))
+        if named.is_replaced:
+            return seen
+        self.tape.unseen.update(dict.fromkeys(outcome.sets, partial(self._open_read, path)))
+        self.tape.unseen_below.update(dict.fromkeys(map(id, outcome.objects), partial(self._open_read, path)))
         with quiet(self.tape):
             return outcome.boxes.put_back(seen, args, kwargs)
+
+    def _open_read(self, path: str, name: str) -> NoReturn:
+        self._open(
+            path,
+            f"{path!r} sets {name!r}, which the forward reads after that: a graph would go on with what was there when "
+            "it was captured",
+        )
+
+    def _open(self, path: str, reason: str) -> NoReturn:
+        """Open a function that cannot be one node, or say why where its body must run at every step.
+
+        Raises:
+            LeakedTensor: It runs without values, and draws nothing.
+            CaptureError: It does not.
+        """
+        if self.kinds[path].is_plain:
+            raise LeakedTensor(path)
+        raise CaptureError(f"{reason}; name another point, or use backend='eager'")
 
     def _outcome(self, named: Named) -> Outcome:
         """Tell what a function gives in this call."""
@@ -170,28 +195,27 @@ class Calls(ModuleCalls):
         objects = self.lasting.set_in((args, kwargs))
         found = [*self.lasting.set_among(self._asked[-1][1]), *(f"an object {name!r}" for name in objects)]
         if found:
-            raise CaptureError(_told_set(found, f"before it calls {named.place.path!r}, which reads it"))
+            self._open(named.place.path, _told_set(found, f"before it calls {named.place.path!r}, which reads it"))
 
     def refuse_set(self) -> None:
         """Refuse what the forward set after a call of a function that reads it: it finds it at the next."""
         for path, reads in self._asked:
             if found := self.lasting.set_among(reads):
-                raise CaptureError(_told_set(found, f"after it calls {path!r}, which reads it at the next call"))
+                self._open(path, _told_set(found, f"after it calls {path!r}, which reads it at the next call"))
 
     def _refuse_filled(self, path: str, outcome: Outcome) -> None:
         """Refuse a call that changes a container of the program's: the graph gives it another."""
         if outcome.boxes.filled:
-            raise CaptureError(
-                f"{path!r} changes what it is given ({', '.join(outcome.boxes.filled)}), which a graph does not "
-                "see: let it give back what it makes, name another point, or use backend='eager'"
+            kinds = ", ".join(outcome.boxes.filled)
+            self._open(
+                path,
+                f"{path!r} changes what it is given ({kinds}), which a graph does not see: let it give back what it "
+                "makes",
             )
 
 
 def _told_set(names: list[str], when: str) -> str:
-    return (
-        f"the forward sets {', '.join(names)} {when}: a graph would not set it again: name another point, or use "
-        "backend='eager'"
-    )
+    return f"the forward sets {', '.join(names)} {when}: a graph would not set it again"
 
 
 @contextmanager

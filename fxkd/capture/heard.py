@@ -4,17 +4,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from torch import nn
 
 from fxkd.capture.held import PLAIN, read
 from fxkd.capture.lines import LIBRARIES
-from fxkd.capture.preserve import MODULES_OWN
+from fxkd.capture.preserve import MODULES_OWN, holders
 from fxkd.capture.tracked import Tracked
-from fxkd.errors import CaptureError
 from fxkd.patcher import patched
 
+Refuse = Callable[[str], NoReturn]  # given the name
 Names = dict[tuple[int, str], nn.Module]  # a module's identity and a name in it -> the module
 
 
@@ -24,12 +24,14 @@ class Listener(Protocol):
     Args:
         listening: Whether what runs is of interest.
         reads: What was read.
-        unseen: What named functions have set, by module and name, and which: who reads that is refused.
+        unseen: What named functions have set, by module and name, and how to refuse who reads that.
+        unseen_below: The same of objects that hang on modules, by identity.
     """
 
     listening: bool
     reads: Names
-    unseen: dict[tuple[int, str], str]
+    unseen: dict[tuple[int, str], Refuse]
+    unseen_below: dict[int, Refuse]
 
 
 @dataclass(slots=True)
@@ -39,7 +41,8 @@ class Ear:
     listening: bool = False
     reads: Names = field(default_factory=dict)
     sets: Names = field(default_factory=dict)
-    unseen: dict[tuple[int, str], str] = field(default_factory=dict)
+    unseen: dict[tuple[int, str], Refuse] = field(default_factory=dict)
+    unseen_below: dict[int, Refuse] = field(default_factory=dict)
 
     @contextmanager
     def one_call(self) -> Iterator[tuple[Names, Names]]:
@@ -66,7 +69,9 @@ def noted_reads(listener: Listener) -> Iterator[None]:
             else:
                 listener.reads[id(module), name] = module
                 if listener.unseen and (id(module), name) in listener.unseen:
-                    refuse_unseen(name, listener.unseen[id(module), name])
+                    listener.unseen[id(module), name](name)
+                if listener.unseen_below:
+                    _refuse_below(listener, module, name)
         return object.__getattribute__(module, name)
 
     before = vars(nn.Module).get("__getattribute__")
@@ -102,16 +107,12 @@ def alike(before: Any, now: Any) -> bool:
     return before is now or (is_plain and type(before) is type(now) and bool(before == now))
 
 
-def refuse_unseen(name: str, path: str) -> None:
-    """Refuse a program that reads what a named function has set.
-
-    Raises:
-        CaptureError: Says what to do.
-    """
-    raise CaptureError(
-        f"{path!r} sets {name!r}, which the forward reads after that: a graph would go on with what was there when it "
-        "was captured: let the function return it, name the function that reads it too, or use backend='eager'"
-    )
+def _refuse_below(listener: Listener, module: nn.Module, name: str) -> None:
+    value = read(module, name)
+    if isinstance(value, nn.Module) or name in MODULES_OWN or name not in object.__getattribute__(module, "__dict__"):
+        return
+    for refuse in [listener.unseen_below[id(part)] for part in holders([value]) if id(part) in listener.unseen_below]:
+        refuse(name)
 
 
 def _own_names(module: nn.Module) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fxkd import patcher
 from fxkd.capture.anew import make_anew
@@ -103,7 +103,8 @@ def _discovered(plan: Plan, before: Known | None = None, *, other_draws: bool = 
     ``before`` is what was known of the model on other inputs, or before more had to be opened or seen.
     """
     opened = {id(plan.model)} | plan.ancestors() | (before.opened if before else set())
-    watch = Watch(frozenset(before.leaves if before else ()), frozenset(opened), plan.grad)
+    leaves = frozenset(before.leaves if before else ())
+    watch = Watch(leaves, frozenset(opened), plan.grad, hanging=plan.contents.hanging)
     found = Discovery()
     if plan.places or watch.leaves:
         with plan.caches.emptied(), preserved(plan.model, values=on_values, contents=plan.contents):
@@ -125,7 +126,8 @@ def _discovered(plan: Plan, before: Known | None = None, *, other_draws: bool = 
                 "gives: a graph cannot go two ways: name the function that catches it, or use backend='eager'"
             )
         outcomes = None if holds_points or is_unfolded else found.outcomes[place.path]
-        functions.append(Named(place, original(place), points, outcomes))
+        is_replaced = bool(plan.whole.intersection(points))
+        functions.append(Named(place, original(place), points, outcomes, is_replaced))
     return Known(functions, opened | (found.opened & plan.paths.keys()), found.leaves)
 
 
@@ -197,6 +199,9 @@ def _refuse_unsteady(plan: Plan, known: Known, tape: Tape) -> None:
     except CaptureError as error:
         raise CaptureError(f"{plan.name}: the forward does something else at the second call: {error}") from error
     names = ", ".join(map(repr, tape.written))
+    if read := [node.target for node in tape.graph.nodes if node.op == "get_attr" and _is_written(tape, node)]:
+        names = ", ".join(repr(str(target).partition(".")[2]) for target in read)
+        raise CaptureError(f"{plan.name}: the forward reads and changes {names}; {WRITTEN}")
     if not same_program(tape, again):
         made = ", ".join(other_objects(tape, again))
         if made:
@@ -208,6 +213,11 @@ def _refuse_unsteady(plan: Plan, known: Known, tape: Tape) -> None:
         tape.note_anew(key)
     if names:
         tape.notes.append(f"the forward changes {names}, on which nothing in the graph depends; the graph does not")
+
+
+def _is_written(tape: Tape, node: fx.Node) -> bool:
+    """Tell whether a node gives a tensor of the model's that the forward puts another in the place of."""
+    return any(node.target == f"{tape.name}.{where}" for where in tape.written)
 
 
 def _refuse_draw(plan: Plan, known: Known) -> None:

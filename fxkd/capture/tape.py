@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
@@ -85,7 +85,8 @@ class Tape:
         self.notes: list[str] = []
         self.written: list[str] = []
         self.reads: dict[tuple[int, str], nn.Module] = {}
-        self.unseen: dict[tuple[int, str], str] = {}  # what named functions set, and which
+        self.unseen: dict[tuple[int, str], Callable[[str], NoReturn]] = {}  # what named functions set; how to refuse it
+        self.unseen_below: dict[int, Callable[[str], NoReturn]] = {}
         self.made_in_leaf: dict[int, tuple[Tensor, str]] = {}
         self._nodes: dict[int, tuple[Any, fx.Node]] = {}
         self._decided: set[tuple[Any, ...]] = set()

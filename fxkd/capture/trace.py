@@ -110,10 +110,8 @@ def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
             if point.kind == "Parameter":
                 tape.mark(find_parameter(plan.model, point.path), PointCall(point, 0))
         tape.graph.output(_given_back(plan, tape, value)).meta["val"] = value
-        calls.open_set()
-        if not calls.must_open - known.opened:
-            calls.refuse_set()
-        tape.written = attributes.changed(plan.paths, calls.ran_whole) if is_first else []
+        _refuse_set(plan, known, calls)
+        tape.written = _written(plan, tape, attributes.changed(plan.paths, calls.ran_whole)) if is_first else []
     if calls.must_open - known.opened:
         raise MustOpen(calls.must_open & plan.paths.keys())
     calls.refuse_fewer(known.functions)
@@ -126,6 +124,22 @@ def _given_back(plan: Plan, tape: Tape, value: Any) -> Any:
         return tape.argument(value)
     except LeakedTensor as leak:
         raise _must_open(plan, leak) from leak
+
+
+def _written(plan: Plan, tape: Tape, changed: list[str]) -> list[str]:
+    """List what the forward itself changed: what named functions set, they set again at every run."""
+    by_functions = {f"{plan.paths[key]}.{name}".lstrip(".") for key, name in tape.unseen if key in plan.paths}
+    return [where for where in changed if where not in by_functions]
+
+
+def _refuse_set(plan: Plan, known: Known, calls: Calls) -> None:
+    """Open what finds at the next call what the forward set."""
+    calls.open_set()
+    if not calls.must_open - known.opened:
+        try:
+            calls.refuse_set()
+        except LeakedTensor as leak:
+            raise _must_open(plan, leak) from leak
 
 
 def _must_open(plan: Plan, leak: LeakedTensor) -> MustOpen:

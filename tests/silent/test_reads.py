@@ -102,6 +102,20 @@ def changing(result: Result) -> Result:
     return result
 
 
+def setting(x: Tensor, context: Context) -> Tensor:
+    context.scale = 5.0 + needing_values(x)
+    return x * 2
+
+
+def scaling(x: Tensor, context: Context) -> Tensor:
+    return x * context.scale
+
+
+def filling_on_values(x: Tensor, kept: list[Any]) -> Tensor:
+    kept.append(x * (3 + needing_values(x)))
+    return x * 2
+
+
 def raising(x: Tensor) -> Tensor:
     if x.detach().sum().item() < 1e9:
         raise ValueError("too small")
@@ -144,6 +158,14 @@ class Model(nn.Module):
 
     def set_at_second(self, x: Tensor, second: bool) -> Tensor:
         self.count = 5 if second else self.count
+        return x * 2
+
+    def set_object(self, x: Tensor) -> Tensor:
+        self.context.scale = 5.0 + needing_values(x)
+        return x * 2
+
+    def mean(self, x: Tensor) -> Tensor:
+        self.last = x.detach().mean()
         return x * 2
 
     def average(self, x: Tensor) -> Tensor:
@@ -199,6 +221,28 @@ def sets_at_second(model: Model, h: Tensor) -> Tensor:
     return model.set_at_second(model.set_at_second(h, False), True) * model.count
 
 
+def sets_object(model: Model, h: Tensor) -> Tensor:
+    return model.set_object(h) * model.context.scale
+
+
+def sets_given_object(model: Model, h: Tensor) -> Tensor:
+    return setting(h, model.context) * model.context.scale
+
+
+def replaces_tensor(model: Model, h: Tensor) -> Tensor:
+    last, model.last = model.last, h.detach().mean()
+    return h + last
+
+
+def sets_unread(model: Model, h: Tensor) -> Tensor:
+    model.context.other = 5.0
+    return scaling(h, model.context)
+
+
+def sets_for_forward(model: Model, h: Tensor) -> Tensor:
+    return model.mean(h) + model.last
+
+
 def fills_list(model: Model, h: Tensor) -> Tensor:
     kept: list[Tensor] = []
     return filling_list(h, kept) + sum(kept)
@@ -207,6 +251,11 @@ def fills_list(model: Model, h: Tensor) -> Tensor:
 def fills_keyword(model: Model, h: Tensor) -> Tensor:
     kept: list[Tensor] = []
     return filling_list(h, kept=kept) + sum(kept)
+
+
+def fills_on_values(model: Model, h: Tensor) -> Tensor:
+    kept: list[Tensor] = []
+    return filling_on_values(h, kept) + sum(kept)
 
 
 def fills_own(model: Model, h: Tensor) -> Tensor:
@@ -323,30 +372,37 @@ def function(name: str) -> dict[str, Any]:
     return {"type": "FunctionOutputs", "source": f"{__name__}.{name}"}
 
 
-FILLED = r"changes what it is given \({}\), which a graph does not see: let it give back what it makes"
+FILLED = r"changes what it is given \(list\), which a graph does not see: let it give back what it makes"
 BEFORE, NEXT = "sets {} before it calls '.*', which reads it", "sets {} after it calls '.*', which reads it at the next"
+READ = r"' sets '{}', which the forward reads after that"
 REFUSED = {
-    second_reads: (method("read_at_second"), BEFORE.format("scale")),
     reads_after_value: (method("read_after_value"), BEFORE.format("scale")),
     might_read: (method("read_on_values"), BEFORE.format("scale")),
-    reads_vars: (method("read_vars"), BEFORE.format("scale")),
-    reads_dict: (method("read_dict"), BEFORE.format("scale")),
     reads_object: (method("read_object"), BEFORE.format("context")),
     set_for_next: (method("read_after_value"), NEXT.format("scale")),
-    sets_after_value: (method("set_after_value"), r"set_after_value' sets 'count', which the forward reads after that"),
-    sets_at_second: (method("set_at_second"), r"set_at_second' sets 'count', which the forward reads after that"),
-    fills_list: (function("filling_list"), "filling_list' " + FILLED.format("list")),
-    fills_keyword: (function("filling_list"), "filling_list' " + FILLED.format("list")),
-    fills_own: (function("filling_list"), "filling_list' " + FILLED.format("list")),
-    fills_dict: (function("filling_dict"), "filling_dict' " + FILLED.format("dict")),
-    fills_inside: (function("filling_inside"), "filling_inside' " + FILLED.format("list")),
-    takes_out: (function("taking_out"), "taking_out' " + FILLED.format("list")),
+    sets_after_value: (method("set_after_value"), "set_after_value" + READ.format("count")),
+    sets_object: (method("set_object"), "set_object" + READ.format("context")),
+    sets_given_object: (function("setting"), "setting" + READ.format("context")),
+    fills_inside: (function("filling_inside"), "filling_inside' " + FILLED),
+    fills_on_values: (function("filling_on_values"), "filling_on_values' " + FILLED),
     leaf_fills: (FC, r"a Counts runs on values alone and changes what it is given \(dict\)"),
     catches: (function("raising"), r"raising' raises ValueError at .*test_reads\.py.*the function that catches it"),
     leaf_for_next: (FC, "does something else at the second call"),
     number_of_leaf_for_next: (FC, r"reads and changes 'scaled\.scale'"),
+    replaces_tensor: (FC, "reads and changes 'last'"),
 }
 RIGHT = {
+    second_reads: method("read_at_second"),
+    reads_vars: method("read_vars"),
+    reads_dict: method("read_dict"),
+    sets_at_second: method("set_at_second"),
+    sets_unread: function("scaling"),
+    sets_for_forward: method("mean"),
+    fills_list: function("filling_list"),
+    fills_keyword: function("filling_list"),
+    fills_own: function("filling_list"),
+    fills_dict: function("filling_dict"),
+    takes_out: function("taking_out"),
     gives_back: function("giving_back"),
     gives_back_itself: function("giving_back"),
     gives_two: function("giving_two"),
