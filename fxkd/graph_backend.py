@@ -1,7 +1,7 @@
 """Run steps as graphs: find the program for a call, capture one where there is none, never run a wrong one."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxkd.capture import Inputs, split
-from fxkd.capture.preserve import random_states, set_random_states
+from fxkd.capture.preserve import (
+    Contents,
+    content_of,
+    put_back_values,
+    random_states,
+    refill,
+    same_content,
+    set_random_states,
+    view_of,
+)
 from fxkd.capture.whole_sites import undecided
 from fxkd.errors import CaptureError, FxkdError, GuardError
 from fxkd.gradients import gradient
@@ -47,6 +56,7 @@ class GraphBackend:
         self.captures = self.steps = 0
         self.is_replayed = compile_options is not None and replays(compile_options)
         self.is_plain, self.may_capture = False, True
+        self.holders: list[Any] | None = None
 
     def uncompiled(self, *, may_capture: bool) -> "GraphBackend":
         """Give a backend that runs the same programs as they are, and captures others only if it may."""
@@ -121,7 +131,10 @@ class GraphBackend:
         return attempt.result
 
     def _try(self, program: Program, values: list[Tensor]) -> "Attempt":
-        with undone_on_guard(self.student, *self.teachers) as attempt:
+        models = (self.student, *self.teachers)
+        if program.may_set and self.holders is None:
+            self.holders = holders_of(*models)
+        with undone_on_guard(*models, holders=(self.holders or ()) if program.may_set else ()) as attempt:
             attempt.result = self._run(program, values)
         return attempt
 
@@ -186,19 +199,28 @@ class Attempt:
     refused: GuardError | None = None
 
 
+def holders_of(*models: nn.Module) -> list[Any]:
+    """List the modules of some models, and the objects that hang on them: where named functions may keep state."""
+    return [holder for model in models for holder in (*model.modules(), *Contents(model).hanging)]
+
+
 @contextmanager
-def undone_on_guard(*models: nn.Module) -> Iterator[Attempt]:
-    """Put back buffers and random states if a guard fails inside, and go on after the block."""
-    buffers = [(buffer, buffer.detach().clone()) for model in models for buffer in model.buffers()]
+def undone_on_guard(*models: nn.Module, holders: Iterable[Any] = ()) -> Iterator[Attempt]:
+    """Put back buffers, random states and what ``holders`` hold if a guard fails inside, and go on after the block."""
+    kept = [(holder, content_of(holder)) for holder in holders]
+    plain = [part for _, content in kept if isinstance(content, dict) for part in content.values()]
+    written = [*(part for part in plain if isinstance(part, Tensor)), *(b for model in models for b in model.buffers())]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in written if not buffer.requires_grad]
     states, attempt = random_states(), Attempt()
     try:
         yield attempt
     except GuardError as error:
         attempt.refused = error
         set_random_states(states)
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
+        for holder, content in kept:
+            if not same_content(view_of(holder), content):
+                refill(holder, content)
+        put_back_values(buffers)
 
 
 def _only(fitting: list[Program]) -> Program:

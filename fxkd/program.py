@@ -69,11 +69,14 @@ class Program:
     compiled: Any = None
     seen: set[tuple[Any, ...]] = field(default_factory=set)
     is_certain: bool = True
+    may_set: bool = False
 
     def __post_init__(self) -> None:
-        """Note whether sizes of inputs decide all, so that what once held for them holds again."""
+        """Note whether sizes of inputs decide all, so that what once held for them holds again; and who keeps state."""
         guards = [node for node in self.module.graph.nodes if node.target in (guard, guard_form)]
         self.is_certain = not any(_looks_at_value(node.args[0]) for node in guards)
+        kinds = [node.meta for node in self.module.graph.nodes]
+        self.may_set = any(meta.get("function") or meta.get("effect") for meta in kinds)
 
     def fits(self, spec: Any, tensors: list[Tensor], constants: list[Any]) -> bool:
         """Tell whether a call is of the captured form, and the models are as when it was captured."""

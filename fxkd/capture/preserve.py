@@ -44,7 +44,7 @@ def preserved(model: nn.Module, *, values: bool = False, contents: "Contents | N
         set_random_states(states)
         own.put_back(own_states)
         contents.put_back()
-        _put_back(copies)
+        put_back_values(copies)
 
 
 class Contents:
@@ -199,7 +199,7 @@ class Caches:
                     self._misses[place] = cache, 0
 
 
-def _put_back(buffers: list[tuple[Tensor, Tensor]]) -> None:
+def put_back_values(buffers: list[tuple[Tensor, Tensor]]) -> None:
     """Write back what changed; what did not is not touched, as somebody's backward may need it."""
     with torch.no_grad():
         for buffer, value in buffers:

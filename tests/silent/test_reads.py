@@ -168,6 +168,18 @@ class Model(nn.Module):
         self.last = x.detach().mean()
         return x * 2
 
+    def counted(self, x: Tensor, what: str) -> tuple[Tensor, Tensor | None]:
+        if what == "number":
+            self.count += 1
+        elif what == "tensor":
+            self.last.add_(1)
+        elif what == "object":
+            self.context.other += 1
+        else:
+            self.config["scale"] += 1
+        count = self.count + float(self.last) + self.context.other + self.config["scale"]
+        return x * count, x if count > 5 else None
+
     def average(self, x: Tensor) -> Tensor:
         self.last = self.last * 0.5 + x.detach().mean() + needing_values(x)
         return x * 2
@@ -465,3 +477,17 @@ def test_a_number_read_by_way_of_the_dict_is_read_anew() -> None:
     recorded = fxkd.record(model, {"point": FC}, x(2))
     model.scale, model.count = 3.0, 2
     assert_same(model(x(2)), recorded(x(2))[0])
+
+
+@pytest.mark.parametrize("what", ["number", "tensor", "object", "dict"])
+def test_what_a_function_keeps_is_put_back_where_a_guard_fails(what: str) -> None:
+    def after(model: Model, h: Tensor) -> Tensor:
+        one, other = model.counted(h, what)
+        return one if other is None else one + other
+
+    plain, model = Model(after), Model(after)
+    recorded = fxkd.record(model, {"point": method("counted")}, x(2))
+    for n in (2, 2, 5, 2, 5):
+        assert_same(plain(x(n)), recorded(x(n))[0])
+    assert (model.count, model.context.other, model.config) == (plain.count, plain.context.other, plain.config)
+    assert_same(plain.last, model.last)
