@@ -221,7 +221,7 @@ BUGS = (
     Bug(
         "held-attributes-not-compared",
         "fxkd/capture/held.py",
-        "return bool(form_of(_read(self.module, self.name)) == self.form)",
+        "return bool(form_of(read(self.module, self.name)) == self.form)",
         "return True",
         "tests/capture/test_held.py",
     ),
@@ -263,8 +263,8 @@ BUGS = (
     Bug(
         "statistics-move-twice-after-a-guard",
         "fxkd/graph_backend.py",
-        "                buffer.copy_(value)\n",
-        "                pass\n",
+        "        put_back_values(buffers)\n",
+        "        pass\n",
         "tests/test_graph_backend.py",
     ),
     Bug(
@@ -361,9 +361,23 @@ BUGS = (
     Bug(
         "form-not-guarded",
         "fxkd/capture/functions.py",
-        "if kind.needs_values or isinstance(value, (tuple, list, Mapping)):",
-        "if not notes:",
+        "has_form = kind.needs_values or isinstance(value, (tuple, list, Mapping))",
+        "has_form = not notes",
         "tests/opaque/test_refusals.py",
+    ),
+    Bug(
+        "filled-containers-unseen",
+        "fxkd/capture/functions.py",
+        "        if outcome.boxes.filled:\n",
+        "        if False:\n",
+        "tests/silent/test_reads.py",
+    ),
+    Bug(
+        "reads-of-functions-unseen",
+        "fxkd/capture/discover.py",
+        "watched.done(value), reads, sets, others)",
+        "watched.done(value), {}, sets, others)",
+        "tests/silent/test_reads.py",
     ),
 )
 

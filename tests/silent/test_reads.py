@@ -140,6 +140,9 @@ class Model(nn.Module):
     def read_after_value(self, x: Tensor) -> Tensor:
         return x * (1 + needing_values(x)) * self.scale
 
+    def read_below(self, x: Tensor, second: bool) -> Tensor:
+        return self.read_after_value(x) if second else x * (1 + needing_values(x))
+
     def read_on_values(self, x: Tensor) -> Tensor:
         return x * self.scale if needing_values(x) > 1 else x
 
@@ -197,6 +200,12 @@ def second_reads(model: Model, h: Tensor) -> Tensor:
 def reads_after_value(model: Model, h: Tensor) -> Tensor:
     model.scale = 5.0
     return model.read_after_value(h)
+
+
+def reads_below(model: Model, h: Tensor) -> Tensor:
+    h = model.read_below(h, False)
+    model.scale = 5.0
+    return model.read_below(h, True)
 
 
 def might_read(model: Model, h: Tensor) -> Tensor:
@@ -389,6 +398,7 @@ BEFORE, NEXT = "sets {} before it calls '.*', which reads it", "sets {} after it
 READ = r"' sets '{}', which the forward reads after that"
 REFUSED = {
     reads_after_value: (method("read_after_value"), BEFORE.format("scale")),
+    reads_below: (method("read_below"), BEFORE.format("scale")),
     might_read: (method("read_on_values"), BEFORE.format("scale")),
     reads_object: (method("read_object"), BEFORE.format("context")),
     set_for_next: (method("read_after_value"), NEXT.format("scale")),
