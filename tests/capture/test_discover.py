@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fxkd import record
 from fxkd.capture import Inputs, PointName, capture
 from fxkd.errors import CaptureError, GuardError
 from tests.capture.replay import assert_replays, call_graph, captured, graph_of, targets
@@ -354,8 +355,10 @@ class Collects(nn.Module):
 
 
 def test_a_run_on_values_is_given_the_very_result() -> None:
-    with pytest.raises(CaptureError, match="sets seen before it calls"):  # and no IndexError of its own
-        captured(Collects(), batch(2), points=[PointName("MethodOutputs", f"{__name__}.Collects.collected")])
+    model, point = Collects(), {"type": "MethodOutputs", "source": f"{__name__}.Collects.collected"}
+    recorded = record(model, {"point": point}, batch(2))  # opened, and no IndexError of its own
+    for n in (2, 5):
+        assert_same(model(batch(n)), recorded(batch(n))[0])
 
 
 def pair(x: Tensor) -> tuple[Tensor, Tensor | None]:
