@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
+from tests.zoo.blocks import REPEATS, Line, table
 from tests.zoo.compare import CRASHED, WRONG
 from tests.zoo.model import MODES, REFUSED, RIGHT
 from tests.zoo.results import Found, Row
@@ -30,9 +31,21 @@ call are called once before.
 """
 
 
-def page(rows: list[Row]) -> str:
-    """Write the page."""
+PICTURE = "images/zoo-blocks.svg"
+BLOCKS = f"""## Time over blocks
+
+Transformers of more and more blocks, captured with three modules as points; the shortest of {REPEATS} captures, and the
+straight line through them. `python -m tests.zoo.blocks` measures this anew. The tests count calls instead of seconds:
+each further block costs as many as the one before.
+
+![CPU seconds of a capture over the number of blocks: a straight line for each network]({PICTURE})
+"""
+
+
+def page(rows: list[Row], lines: list[Line]) -> str:
+    """Write the page, of what came of the models and of the time over blocks."""
     parts = [HEAD, _versions(), "## In all", summary(rows), "## What was not right", _failures(rows)]
+    parts += [BLOCKS, table(lines)]
     for family in dict.fromkeys(row.family for row in rows):
         parts += [f"## {family[0].upper()}{family[1:]}", _family([row for row in rows if row.family == family])]
     return "\n\n".join(part.strip() for part in parts) + "\n"
