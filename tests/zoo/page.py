@@ -21,7 +21,8 @@ and compares it with a copy under plain torch hooks and patches: outputs, record
 all buffers, within 1e-6 of each tensor's largest value (gradients also within 2^-25, half a rounding, of the largest
 gradient of all). Both run on the example and on further inputs (another batch size, other images, lengths and masks,
 sizes that decide what is run), in train and in eval mode. Models that keep in eval mode what they make at their first
-call are called once before.
+call are called once before. Every run of fxkd's tests compares a third of each family, the models that are soonest done
+(`tests/zoo/third.py`), in a shorter form: one mode and one further input, which change from model to model.
 
 - **right**: all is equal, on every input.
 - **refused**: an error says what a graph cannot do, where, and what to do; *as expected* where that is true of the

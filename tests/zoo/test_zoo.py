@@ -8,7 +8,7 @@ import pytest
 
 from tests.zoo.compare import outcomes
 from tests.zoo.model import MODES, REFUSED, Model
-from tests.zoo.third import THIRD, third
+from tests.zoo.third import THIRD, by_rule, third
 from tests.zoo.zoo import MODELS
 
 TRAPS = "traps"
@@ -32,6 +32,12 @@ def test_a_third_is_right_or_refused_for_its_reason(model: Model) -> None:
     check(model)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", third(), ids=lambda model: model.name)
+def test_the_points_of_the_third_are_those_of_the_rule(model: Model) -> None:
+    assert model.recorders == by_rule(model)
+
+
 def check(model: Model) -> None:
     every = list(outcomes(model))
     found = [outcome for outcome in every if not outcome.is_expected]
@@ -43,6 +49,7 @@ def check(model: Model) -> None:
 def test_a_third_of_a_family_is_in_the_third(family: str) -> None:
     those = [model for model in third() if model.family == family]
     assert len({model.name for model in those}) == len(those) == len(THIRD[family])
+    assert all(model.recorders for model in those), "python -m tests.zoo.third chooses points for them"
     assert 3 * len(those) >= sum(model.family == family for model in MODELS.values())
     both = {mode for model in those for mode in MODELS[model.name].modes} == set(MODES) and len(those) > 1
     assert not both or {model.modes[0] for model in those} == set(MODES)

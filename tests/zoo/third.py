@@ -1,14 +1,29 @@
-"""The third of each family that every run of the tests compares, each model in a reduced form.
+"""The third of each family that every run of the tests compares, in a reduced form: ``python -m tests.zoo.third``.
 
 They are those whose comparison in this form takes the fewest CPU seconds, among them at most one that is refused as
 long as there are others. All models in full are compared with ``FXKD_SLOW=1``, and by ``python -m tests.zoo``.
+
+To choose points by the rule takes a capture and several runs of each model, so what it chose is kept in ``third.json``,
+which the command writes anew.
 """
 
+import json
+import os
+import warnings
 from dataclasses import replace
+from pathlib import Path
 
-from tests.zoo.model import MODES, RIGHT, Model
-from tests.zoo.zoo import MODELS
+from tests.support import torchvision_shim
 
+torchvision_shim.install()
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from tests.zoo.compare import BATCH  # noqa: E402 (after the shim)
+from tests.zoo.model import MODES, RIGHT, Model  # noqa: E402
+from tests.zoo.points import Recorders, chosen  # noqa: E402
+from tests.zoo.zoo import MODELS  # noqa: E402
+
+POINTS = Path(__file__).with_name("third.json")
 THIRD: dict[str, tuple[str, ...]] = {
     "timm: convolutional": (
         "resnet18",
@@ -63,6 +78,12 @@ THIRD: dict[str, tuple[str, ...]] = {
 
 
 def third() -> list[Model]:
+    """Give the models of the third, reduced, with the points that are kept for them."""
+    points = json.loads(POINTS.read_text(encoding="utf-8"))
+    return [replace(model, recorders=points.get(model.name)) for model in without_points()]
+
+
+def without_points() -> list[Model]:
     """Give the models of the third, reduced."""
     return [
         reduced(MODELS[f"{family.partition(':')[0]}/{name}"], place)
@@ -77,6 +98,22 @@ def reduced(model: Model, place: int) -> Model:
     A model that is refused keeps no further call: it is refused on the example.
     """
     further = list(model.further.items()) if model.expected == RIGHT else []
-    chosen = (place + place // len(MODES)) % max(1, len(further))
-    mode = model.modes[place % len(model.modes)]
-    return replace(model, modes=(mode,), further=dict(further[chosen : chosen + 1]))
+    at = (place + place // len(MODES)) % max(1, len(further))
+    return replace(model, modes=(model.modes[place % len(model.modes)],), further=dict(further[at : at + 1]))
+
+
+def by_rule(model: Model) -> Recorders:
+    """Choose the points of a reduced model by the rule, on all calls of the whole one."""
+    further = MODELS[model.name].further.values()
+    with warnings.catch_warnings(action="ignore"):
+        return chosen(model.built(model.modes[0]), [model.inputs(BATCH), *(make() for make in further)])
+
+
+def main() -> None:
+    """Write the points of the third anew."""
+    lines = [f"{json.dumps(model.name)}: {json.dumps(by_rule(model))}" for model in without_points()]
+    POINTS.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
