@@ -23,16 +23,11 @@ def run(*arguments: str, **environment: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("chosen", [CHEAP, pytest.param("", marks=pytest.mark.slow)], ids=["cheap", "all"])
-def test_all_but_the_device_works(chosen: str) -> None:
+def test_all_but_the_device_works_and_what_is_left_out_is_counted(chosen: str) -> None:
     status, told = run("-k", chosen, FXKD_GPU_DRY_RUN="1")
     assert status == 0, told
     assert re.search(r"\d+ passed", told)
-
-
-def test_what_is_left_out_is_counted() -> None:
-    listed, collected = run("--collect-only", FXKD_GPU_DRY_RUN="1")
-    assert listed == 0, collected
-    count = len(re.findall(r"^tests/gpu/.*::", collected, re.MULTILINE))
+    count = sum(int(found) for found in re.findall(r"(\d+) (?:passed|deselected)", told))
     assert count > 20
     status, told = run()
     assert status == pytest.ExitCode.NO_TESTS_COLLECTED

@@ -10,6 +10,7 @@ from tests.seeded_bugs import BUGS, ROOT, Bug, is_caught, judge, main, plant, ru
 
 EVERY = pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
 CHEAP = next(bug for bug in BUGS if bug.name == "loss-weight-ignored")
+FEW = "tests/test_registry.py"  # which are soon green
 MISSING = Bug("missing", "setup.py", "no such text", "", CHEAP.tests)
 
 
@@ -40,7 +41,7 @@ def test_a_planted_bug_is_caught_and_taken_out_again(copy: Path) -> None:
 
 
 def test_what_no_test_sees_survives(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    harmless = Bug("harmless", CHEAP.file, "from torch import ", "NOBODY_READS = 1\nfrom torch import ", CHEAP.tests)
+    harmless = Bug("harmless", CHEAP.file, "from torch import ", "NOBODY_READS = 1\nfrom torch import ", FEW)
     assert not is_caught(harmless, copy)
     assert "SURVIVED" in capsys.readouterr().out
 

@@ -1,6 +1,7 @@
 """Compare models of the zoo: ``python -m tests.zoo [WORD ...] [--page]``; a word is part of a name or a family.
 
-What comes out is printed and kept in ``runs/zoo.jsonl``; ``--page`` writes ``docs/zoo.md`` from all that is kept there.
+What comes out is printed and kept in ``runs/zoo.jsonl``; ``--page`` writes ``docs/zoo.md`` from all that is kept there
+and from what ``python -m tests.zoo.blocks`` measured.
 """
 
 import argparse
@@ -12,9 +13,11 @@ from tests.support import torchvision_shim
 torchvision_shim.install()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tests.zoo.compare import CRASHED, EXAMPLE, Outcome, outcomes  # noqa: E402 (after the shim)
+from tests.zoo import blocks  # noqa: E402 (after the shim)
+from tests.zoo.compare import CRASHED, EXAMPLE, Outcome, outcomes  # noqa: E402
 from tests.zoo.model import Model  # noqa: E402
-from tests.zoo.page import page, summary  # noqa: E402
+from tests.zoo.page import PICTURE, page, summary  # noqa: E402
+from tests.zoo.plot import picture  # noqa: E402
 from tests.zoo.results import Found, load, rows, save  # noqa: E402
 from tests.zoo.zoo import MODELS, asked_for  # noqa: E402
 
@@ -39,7 +42,12 @@ def main() -> None:
         missing = sorted(MODELS.keys() - {row.name for row in known})
         if missing:
             raise SystemExit(f"the page needs all models; not run yet: {', '.join(missing)}")
-        PAGE.write_text(page(sorted(known, key=lambda row: list(MODELS).index(row.name))), encoding="utf-8")
+        lines = blocks.load()
+        if not lines:
+            raise SystemExit("the page needs the time over blocks: run python -m tests.zoo.blocks first")
+        ordered = sorted(known, key=lambda row: list(MODELS).index(row.name))
+        PAGE.write_text(page(ordered, lines), encoding="utf-8")
+        (PAGE.parent / PICTURE).write_text(picture(lines), encoding="utf-8")
 
 
 def compared(model: Model) -> list[Outcome]:

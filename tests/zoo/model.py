@@ -28,7 +28,6 @@ class Model:
         reason: A regular expression of the message of each refusal that is expected.
         is_warm: Whether it is called once before, as in eval mode it keeps what it makes at its first call.
         recorders: What to record; by default what ``points.py`` chooses by its rule.
-        quick: Whether it is among those that every run of the tests compares.
     """
 
     name: str
@@ -41,7 +40,6 @@ class Model:
     reason: str = ""
     recorders: Mapping[str, Any] | None = None
     is_warm: bool = False
-    quick: bool = False
 
     def built(self, mode: str) -> nn.Module:
         """Build it in a mode."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
+from tests.zoo.blocks import REPEATS, Line, table
 from tests.zoo.compare import CRASHED, WRONG
 from tests.zoo.model import MODES, REFUSED, RIGHT
 from tests.zoo.results import Found, Row
@@ -20,7 +21,8 @@ and compares it with a copy under plain torch hooks and patches: outputs, record
 all buffers, within 1e-6 of each tensor's largest value (gradients also within 2^-25, half a rounding, of the largest
 gradient of all). Both run on the example and on further inputs (another batch size, other images, lengths and masks,
 sizes that decide what is run), in train and in eval mode. Models that keep in eval mode what they make at their first
-call are called once before.
+call are called once before. Every run of fxkd's tests compares a third of each family, the models that are soonest done
+(`tests/zoo/third.py`), in a shorter form: one mode and one further input, which change from model to model.
 
 - **right**: all is equal, on every input.
 - **refused**: an error says what a graph cannot do, where, and what to do; *as expected* where that is true of the
@@ -30,9 +32,21 @@ call are called once before.
 """
 
 
-def page(rows: list[Row]) -> str:
-    """Write the page."""
+PICTURE = "images/zoo-blocks.svg"
+BLOCKS = f"""## Time over blocks
+
+Transformers of more and more blocks, captured with three modules as points; the shortest of {REPEATS} captures, and the
+straight line through them. `python -m tests.zoo.blocks` measures this anew. The tests count calls instead of seconds:
+each further block costs as many as the one before.
+
+![CPU seconds of a capture over the number of blocks: a straight line for each network]({PICTURE})
+"""
+
+
+def page(rows: list[Row], lines: list[Line]) -> str:
+    """Write the page, of what came of the models and of the time over blocks."""
     parts = [HEAD, _versions(), "## In all", summary(rows), "## What was not right", _failures(rows)]
+    parts += [BLOCKS, table(lines)]
     for family in dict.fromkeys(row.family for row in rows):
         parts += [f"## {family[0].upper()}{family[1:]}", _family([row for row in rows if row.family == family])]
     return "\n\n".join(part.strip() for part in parts) + "\n"

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from tests.zoo.model import REFUSED, RIGHT, Call, Model, images, shaken
-from tests.zoo.timm_options import BETWEEN, CONVOLUTIONAL, QUICK, TRANSFORMERS, Options
+from tests.zoo.timm_options import BETWEEN, CONVOLUTIONAL, TRANSFORMERS, Options
 
 FAMILIES: dict[str, dict[str, Options]] = {
     "timm: convolutional": CONVOLUTIONAL,
@@ -43,7 +43,6 @@ MODELS = [
         expected=REFUSED if options.refused else RIGHT,
         reason=options.refused,
         is_warm=options.is_warm,
-        quick=name in QUICK,
     )
     for family, models in FAMILIES.items()
     for name, options in models.items()

@@ -107,9 +107,9 @@ TRANSFORMERS = {
 }
 
 BETWEEN = {
-    "mixer_s32_224": small(224),
-    "gmlp_ti16_224": small(224),
-    "resmlp_12_224": small(224),
+    "mixer_s32_224": small(img_size=64),
+    "gmlp_ti16_224": small(img_size=64),
+    "resmlp_12_224": small(img_size=64),
     "maxvit_pico_rw_256": small(img_size=64),
     "levit_128s": replace(small(112, img_size=112), is_warm=True),
     "poolformer_s12": free(),
@@ -128,5 +128,3 @@ BETWEEN = {
     "lambda_resnet26t": small(128),
     "swiftformer_xs": free(),
 }
-
-QUICK = {"resnet18"}

@@ -58,7 +58,6 @@ def model(
     expected: str = RIGHT,
     reason: str = "",
     modes: tuple[str, ...] = MODES,
-    quick: bool = False,
     **options: Any,
 ) -> Model:
     """Describe one model; ``options`` are those of its function."""
@@ -71,7 +70,6 @@ def model(
         modes=modes,
         expected=expected,
         reason=reason,
-        quick=quick,
     )
 
 
@@ -95,7 +93,7 @@ def detector(name: str, **options: Any) -> Model:
 VIT = {"image_size": 64, "patch_size": 16, "num_layers": 3, "num_heads": 4, "hidden_dim": 32, "mlp_dim": 64}
 
 MODELS = [
-    classifier("resnet18", quick=True),
+    classifier("resnet18"),
     classifier("mobilenet_v3_large"),
     classifier("efficientnet_b0"),
     classifier("shufflenet_v2_x0_5"),

@@ -43,7 +43,6 @@ class Entry:
     modes: tuple[str, ...] = MODES
     expected: str = RIGHT
     reason: str = ""
-    quick: bool = False
 
     def renamed(self, config: str) -> "Entry":
         """Give it a configuration whose class has a name of its own."""
@@ -67,7 +66,6 @@ def models(family: str, entries: Mapping[str, Entry]) -> list[Model]:
             modes=entry.modes,
             expected=entry.expected,
             reason=entry.reason,
-            quick=entry.quick,
         )
         for name, entry in entries.items()
     ]

@@ -105,7 +105,7 @@ def interleaved(batch: int, length: int = 8, seed: int = 1) -> Call:
 TOLD = {"batch of 3": {"batch": 3, "seed": 2, "pads": 0}, "longer": {"batch": 2, "length": 17}}
 
 SENSES = {
-    "clip": Entry(kind="CLIPModel", config="CLIPConfig", given=CLIP, inputs=told, further=TOLD, quick=True),
+    "clip": Entry(kind="CLIPModel", config="CLIPConfig", given=CLIP, inputs=told, further=TOLD),
     "siglip": Entry(
         kind="SiglipModel",
         config="SiglipConfig",

@@ -38,7 +38,7 @@ MAE = PATCHES | {
 }
 
 VISION = {
-    "vit": classifier("ViT", PATCHES, quick=True),
+    "vit": classifier("ViT", PATCHES),
     "deit": classifier("DeiT", PATCHES),
     "beit": classifier("Beit", PATCHES | {"use_relative_position_bias": True}),
     "dinov2": classifier("Dinov2", PATCHES, further=FURTHER_SIDES),

@@ -33,7 +33,7 @@ FUNNEL = {"d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64, "block_sizes":
 MOBILE = TEXT | {"embedding_size": 32, "intra_bottleneck_size": 16, "num_feedforward_networks": 2}
 
 ENCODERS = {
-    "bert": encoder("Bert", quick=True),
+    "bert": encoder("Bert"),
     "bert_eager": encoder("Bert", TEXT | {"attn_implementation": "eager"}, inputs=looked_into),
     "distilbert": encoder("DistilBert", DISTIL),
     "roberta": encoder("Roberta"),

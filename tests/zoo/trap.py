@@ -53,6 +53,5 @@ def trap(
         build=kind,
         inputs=inputs,
         further=others | dict(further or {}),
-        quick=True,
         **given,
     )
