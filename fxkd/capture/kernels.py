@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fxkd.capture import finite
+
 
 def _grouped_mm(rows: Tensor, weights: Tensor, *_: Any, **__: Any) -> Tensor | None:
     """Multiply by one weight: on a CPU torch takes any type of number, without values bfloat16 alone."""
@@ -17,10 +19,14 @@ SHAPES = {torch._grouped_mm: _grouped_mm} if hasattr(torch, "_grouped_mm") else 
 
 def without_values(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a function of torch on tensors without values; what it does not take is shaped by a stand-in, if any is."""
+    known = finite.truth(function, args)
+    if known is not None:
+        return known
     try:
-        return function(*args, **kwargs)
+        value = function(*args, **kwargs)
     except RuntimeError:
-        shaped = SHAPES[function](*args, **kwargs) if function in SHAPES else None
-        if shaped is None:
+        value = SHAPES[function](*args, **kwargs) if function in SHAPES else None
+        if value is None:
             raise
-        return shaped
+    finite.note(function, args, kwargs, value)
+    return value

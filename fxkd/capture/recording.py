@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode, is_tensor_method_or_property
 
+from fxkd.capture import finite
 from fxkd.capture.kernels import without_values
 from fxkd.capture.operations import Operations
 from fxkd.capture.structure import storages, tensors, versions, written
@@ -75,6 +76,8 @@ class Recording(TorchFunctionMode):
         changed = written(before) | _moved_statistics(func, args, kwargs)
         if name == "is_contiguous":
             tape.decide_that(_node(tape.graph, func, name, *arguments), value)
+        if func is Tensor.__bool__ and finite.truth(func, args) is not None:
+            finite.check(tape, args[0], value)
         if not changed and not tensors(value):
             return value
         node = _node(tape.graph, func, name, *arguments)

@@ -101,7 +101,7 @@ DETECTION = {
     "detr": detector("Detr", DETR | OWN_BACKBONE | {"backbone_config": BACKBONE}),
     "detr_labels": detector("Detr", DETR | OWN_BACKBONE | {"backbone_config": BACKBONE}, inputs=boxes, **BY_VALUE),
     "conditional_detr": detector("ConditionalDetr", DETR | OWN_BACKBONE | {"backbone_config": BACKBONE}),
-    "deformable_detr": detector("DeformableDetr", DETR | OWN_BACKBONE | {"backbone_config": BACKBONES}, **BY_VALUE),
+    "deformable_detr": detector("DeformableDetr", DETR | OWN_BACKBONE | {"backbone_config": BACKBONES}),
     "rt_detr": detector("RTDetr", RT_DETR | {"backbone_config": RT_BACKBONE}),
     "yolos": detector("Yolos", PATCHES | {"image_size": [SIDE, SIDE], "num_detection_tokens": 7}, further=FURTHER_SEEN),
 }
