@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from fxkd.capture.heard import alike
-from fxkd.capture.preserve import Contents, content_of, holders, same_content, view_of
+from fxkd.capture.preserve import Contents, content_of, holders, is_empty, same_content, view_of
 
 Reads = Mapping[tuple[int, str], nn.Module]
 
@@ -50,8 +50,11 @@ class Lasting:
         return any(self._is_changed(holder) for holder in contents.hanging)
 
     def _is_changed(self, holder: Any) -> bool:
-        before, now = self._objects.get(id(holder)), view_of(holder)
-        return before is None or not (same_content(before[1], now) or _all_alike(before[1], now))
+        before = self._objects.get(id(holder))
+        if before is None or (not before[1] and is_empty(holder)):
+            return before is None
+        now = view_of(holder)
+        return not (same_content(before[1], now) or _all_alike(before[1], now))
 
     def note(self, given: Any) -> None:
         """Take the objects among what a node was given as they are now."""

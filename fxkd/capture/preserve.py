@@ -3,7 +3,7 @@
 import gc
 import random
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import _lru_cache_wrapper, cached_property
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fxkd.capture.generators import Generators
 
 CONTAINERS = (dict, list, set, deque)
+EMPTY = {*CONTAINERS, OrderedDict}  # known to be empty without a look at attributes
 NOT_STATE = (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType, Tensor, str, bytes, int, float)
 LIBRARIES = ("torch.", "sympy.", "fxkd.")  # whose caches hold no tensors of a run
 MODULES_OWN = frozenset(nn.Module().__dict__)
@@ -47,6 +48,18 @@ def preserved(model: nn.Module, *, values: bool = False, contents: "Contents | N
         put_back_values(copies)
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep Python from looking for garbage: in a large program that takes longer than many captures."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 class Contents:
     """What a model, and what hangs on it, holds in attributes and containers."""
 
@@ -73,7 +86,11 @@ class Contents:
         return [holder for holder in self.objects if id(holder) not in own]
 
     def _changed(self) -> list[tuple[Any, Any]]:
-        return [(holder, content) for holder, content in self._kept if not same_content(view_of(holder), content)]
+        return [
+            (holder, content)
+            for holder, content in self._kept
+            if not ((not content and is_empty(holder)) or same_content(view_of(holder), content))
+        ]
 
     def changed(self) -> bool:
         """Tell whether anything is another object now."""
@@ -133,6 +150,11 @@ def view_of(holder: Any) -> Any:
     named = slots(type(holder))
     held = getattr(holder, "__dict__", {})
     return {**held, **{name: getattr(holder, name) for name in named if hasattr(holder, name)}} if named else held
+
+
+def is_empty(holder: Any) -> bool:
+    """Tell whether it is a container with nothing in it, as most that hang on modules are."""
+    return type(holder) in EMPTY and not holder
 
 
 def content_of(holder: Any) -> Any:

@@ -20,7 +20,7 @@ from fxkd.capture.held import held_by, kinds_and_hooks
 from fxkd.capture.inputs import Inputs, Layout, split, with_rows
 from fxkd.capture.lines import drawing_line, is_misfit, quiet_log, raising_line
 from fxkd.capture.plan import Plan
-from fxkd.capture.preserve import preserved, shift_drawn_state
+from fxkd.capture.preserve import preserved, shift_drawn_state, uncollected
 from fxkd.capture.probe import learn_memory, made_anew, other_objects, pin, same_program
 from fxkd.capture.sizes import Tries, Verdict
 from fxkd.capture.tape import MadeUnseen, Tape
@@ -74,6 +74,7 @@ def capture(
     plan = Plan.of(model, inputs, layout, name, tuple(dict.fromkeys(points)), frozenset(whole), grad)
     with (
         patcher.lock,
+        uncollected(),
         quiet_log(),
         torch.compiler.set_stance("force_eager"),
         blamed(name, model, inputs, on_values=not sketch),

@@ -2,6 +2,7 @@
 
 import builtins
 import copy
+import gc
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import _pytree as pytree
 
+import fxkd
 from fxkd.capture import PointName
 from fxkd.capture.preserve import preserved
 from fxkd.errors import CaptureError
@@ -60,9 +62,10 @@ class Restless(nn.Module):
         self.new = x
         self.center.add_(x.detach().mean(0))
         self.seen += 1
+        was_training = self.training
         self.norm.eval()
         self.eval()
-        self.train()
+        self.train(was_training)
         x = offset(self.body(x)) + torch.rand(4)
         if self.fails:
             raise ValueError("on purpose")
@@ -285,3 +288,30 @@ def test_uninitialised_generators_of_numpy_are_kept() -> None:
     before = np.random.get_state()
     captured(nn.Sequential(nn.Linear(4, 4)), batch(2))
     assert str(np.random.get_state()) == str(before)
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_garbage_is_looked_for_as_before(was_enabled: bool) -> None:
+    seen = []
+
+    class Asks(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(gc.isenabled())
+            return super().forward(x)
+
+    try:
+        (gc.enable if was_enabled else gc.disable)()
+        fxkd.record(Asks(2, 2), [""], example_inputs=torch.ones(1, 2))
+        assert gc.isenabled() is was_enabled
+        with pytest.raises(CaptureError):
+            fxkd.record(Refused(2, 2), [""], example_inputs=torch.ones(1, 2))
+        assert gc.isenabled() is was_enabled
+    finally:
+        gc.enable()
+    assert seen
+    assert not any(seen)
+
+
+class Refused(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.sum() > 0 else x
