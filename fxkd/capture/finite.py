@@ -1,0 +1,47 @@
+"""Whether all is finite: models ask it of their own values, and go another way only where something went wrong."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxkd.capture.lines import current_line
+from fxkd.capture.tape import Tape
+
+EACH = {"isfinite": "all", "isinf": "any", "isnan": "any"}  # what asks of each number, and what of all of them
+IS_RIGHT = {"all": True, "any": False}  # what is given where nothing went wrong
+MARK = "_fxkd_asked"  # on a tensor without values: which question it answers, and how often it was written to
+
+
+def truth(function: Callable[..., Any], args: tuple[Any, ...]) -> bool | None:
+    """Give the truth of a tensor without values, if it tells whether numbers are finite: that they are."""
+    return IS_RIGHT.get(_asked(args[0])) if function is Tensor.__bool__ else None
+
+
+def note(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], value: Any) -> None:
+    """Note on what a function gives that it tells whether numbers are finite, of each or of all."""
+    name = getattr(function, "__name__", "")
+    if not isinstance(value, Tensor):
+        return
+    if name in EACH:
+        setattr(value, MARK, (f"each, then {EACH[name]}", value._version))
+    elif name in IS_RIGHT and len(args) == 1 and not kwargs and _asked(args[0]) == f"each, then {name}":
+        setattr(value, MARK, (name, value._version))
+
+
+def _asked(tensor: Tensor) -> str:
+    question, version = getattr(tensor, MARK, ("", 0))
+    return question if version == tensor._version else ""
+
+
+def check(tape: Tape, asked: Tensor, is_true: bool) -> None:
+    """Let the graph check at every step that the answer is the same."""
+    told = (
+        f"values are not finite at {current_line()}, where the model would go another way than the graph: see why they "
+        "are not, or use backend='eager'"
+    )
+    node = tape.argument(asked)
+    if not is_true:
+        node = tape.graph.call_function(torch.logical_not, (node,))
+    tape.graph.call_function(torch._assert_async, (node, told)).meta["effect"] = True
