@@ -237,18 +237,22 @@ def _frozen_sizes(plan: Plan, known: Known, tape: Tape) -> list[tuple[str, int]]
     with warnings.catch_warnings(action="ignore"):  # of sizes that the model does not take
         frozen = tries.frozen()
     if tries.on_values and not tries.with_other_rows:
-        _refuse_frozen_draws(plan, known, tape)
+        _refuse_frozen_draws(plan, known)
     return frozen
 
 
-def _refuse_frozen_draws(plan: Plan, known: Known, tape: Tape) -> None:
-    """Check that the graph does not depend on what named functions, and leaves run on values, happened to give."""
+def _refuse_frozen_draws(plan: Plan, known: Known) -> None:
+    """Check that the graph does not depend on what named functions, and leaves run on values, happened to give.
+
+    It is recorded anew too, as what the program had cached may be gone since.
+    """
     flipped = replace(plan, inputs=with_rows(plan.inputs, lambda tensor: tensor.flip(0)))
+    one = _recorded(plan, known)
     try:
         other = _recorded(flipped, _discovered(flipped, known, other_draws=True))
     except Exception:  # noqa: BLE001 (rows that are no samples)
         other = _recorded(plan, _discovered(plan, known, other_draws=True))
-    if same_program(tape, other) is False:
+    if same_program(one, other) is False:
         raise CaptureError(
             f"{plan.name}: Python code works on what a named function gives ({', '.join(map(repr, plan.places))}) in a "
             "way that a graph cannot follow, so that it would be the same at every step: name the function that does "
