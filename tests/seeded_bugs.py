@@ -228,7 +228,7 @@ BUGS = (
     Bug(
         "sizes-always-free",
         "fxkd/capture/run.py",
-        "        frozen = tries.frozen()\n",
+        "        return tries.frozen()\n",
         "        return []\n",
         "tests/capture/test_run.py",
     ),

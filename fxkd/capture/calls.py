@@ -120,7 +120,7 @@ class ModuleCalls:
             self._inside.append(module)
             try:
                 with _Observer(tape, path):
-                    value = self._run_leaf(original, module, args, kwargs)
+                    value = self._run_leaf(original, module, *self.marks.given(points, (args, kwargs)))
             finally:
                 self._inside.pop()
             tape.left()

@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from fxkd.capture.lines import current_line
 from fxkd.capture.tape import Tape
+from fxkd.errors import GuardError
 
 EACH = {"isfinite": "all", "isinf": "any", "isnan": "any"}  # what asks of each number, and what of all of them
 IS_RIGHT = {"all": True, "any": False}  # what is given where nothing went wrong
+REMEDY = "name the function or method that asks as a point, so that it stays one node, or use backend='eager'"
 MARK = "_fxkd_asked"  # on a tensor without values: which question it answers, and how often it was written to
 
 
@@ -35,13 +37,27 @@ def _asked(tensor: Tensor) -> str:
     return question if version == tensor._version else ""
 
 
+def is_of_input(tape: Tape, asked: Any) -> bool:
+    """Tell whether it was asked of an argument of the model: a mask may rightly hold what is not finite."""
+    node = tape.argument(asked)
+    return all(isinstance(node := node.args[0], fx.Node) for _ in range(2)) and node.op == "placeholder"
+
+
 def check(tape: Tape, asked: Tensor, is_true: bool) -> None:
     """Let the graph check at every step that the answer is the same."""
     told = (
-        f"values are not finite at {current_line()}, where the model would go another way than the graph: see why they "
-        "are not, or use backend='eager'"
+        f"values are not finite at {current_line()}, where the model goes another way than the graph; if that is as it "
+        f"should be, {REMEDY}"
     )
     node = tape.argument(asked)
     if not is_true:
         node = tape.graph.call_function(torch.logical_not, (node,))
-    tape.graph.call_function(torch._assert_async, (node, told)).meta["effect"] = True
+    tape.graph.call_function(guard_finite, (node, told)).meta["effect"] = True
+
+
+def guard_finite(is_right: Tensor, told: str) -> None:
+    """Stop where the model goes another way; inside a compiled region it is torch that stops."""
+    if torch.compiler.is_compiling():
+        torch._assert_async(is_right, told)
+    elif not is_right:
+        raise GuardError(told)

@@ -107,7 +107,7 @@ class Calls(ModuleCalls):
         self.tape.taker = None
         shared = storages([given[index] for index in outcome.viewed])
         with quiet(self.tape):
-            value = outcome.replay(given, self.tape.mode)
+            value = outcome.replay(tensors(self.marks.given(named.points, (args, kwargs))), self.tape.mode)
         node.meta.update(
             function=named.place.path,
             mutates=storages([given[index] for index in outcome.changed]),

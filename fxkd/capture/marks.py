@@ -1,8 +1,9 @@
 """What calls of points were given and gave, marked in the graph as it grows."""
 
+import copy
 import operator
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,9 +13,8 @@ from fxkd.capture.captured import PointCall, PointName, bundle
 from fxkd.capture.guards import guard, guard_form, kind_of
 from fxkd.capture.lines import current_line
 from fxkd.capture.recording import quiet
-from fxkd.capture.structure import storages
+from fxkd.capture.structure import parts, storages
 from fxkd.capture.tape import CONSTANTS, Tape
-from fxkd.records import with_tensors
 
 alias = torch.ops.aten.alias.default
 
@@ -42,8 +42,13 @@ class Marks:
 
     def _told_apart(self, value: Any) -> Any:
         """Give what is no tensor of the program yet: what will be put in its place is not what the call was given."""
-        with quiet(self.tape):
-            return with_tensors(lambda tensor: alias(tensor) if self.tape.knows(tensor) else tensor, value)
+        with quiet(self.tape), torch.enable_grad():
+            return _rebuilt(value, lambda tensor: alias(tensor) if self.tape.knows(tensor) else tensor)
+
+    def given(self, points: tuple[PointName, ...], value: Any) -> Any:
+        """Give what a call is run on: other values will be given to one whose inputs are replaced."""
+        is_replaced = any(point.kind.endswith("Inputs") and point in self.replaced for point in points)
+        return self._told_apart(value) if is_replaced else value
 
     def _seen(self, value: Any, node: fx.Node) -> Any:
         """Give what the program sees of a call's result: its numbers carry nodes, its truths are guarded."""
@@ -113,3 +118,22 @@ class Marks:
         with quiet(self.tape):
             form = kind_of(value)
         self.tape.graph.call_function(guard_form, (node, form, current_line()))
+
+
+def _rebuilt(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Give a value with its tensors changed, in everything in which the tape finds them."""
+    if isinstance(value, Tensor):
+        return change(value)
+    changed = {key: (part, _rebuilt(part, change)) for part, _, key in parts(value)}
+    if all(before is now for before, now in changed.values()):
+        return value
+    if isinstance(value, tuple):
+        made = [now for _, now in changed.values()]
+        return type(value)(*made) if hasattr(value, "_fields") else type(value)(made)
+    made = copy.copy(value)
+    for key, (_, now) in changed.items():
+        if isinstance(value, (list, Mapping)):
+            made[key] = now
+        else:
+            object.__setattr__(made, key, now)
+    return made

@@ -71,12 +71,14 @@ class Recording(TorchFunctionMode):
         tape = self.tape
         arguments = tape.argument(args), tape.argument(kwargs)
         before = versions((args, kwargs))
+        is_asked = finite.truth(func, args) is not None
         with quiet(tape):
-            value = without_values(func, args, kwargs)
+            is_open = is_asked and finite.is_of_input(tape, args[0])
+            value = func(*args, **kwargs) if is_open else without_values(func, args, kwargs)
         changed = written(before) | _moved_statistics(func, args, kwargs)
         if name == "is_contiguous":
             tape.decide_that(_node(tape.graph, func, name, *arguments), value)
-        if func is Tensor.__bool__ and finite.truth(func, args) is not None:
+        if is_asked:
             finite.check(tape, args[0], value)
         if not changed and not tensors(value):
             return value

@@ -29,6 +29,7 @@ from fxkd.capture.trace import REMEDY, Known, MustOpen, MustSee, explained, trac
 from fxkd.errors import CaptureError
 from fxkd.points import held_at, original
 
+SMALLER = 0.6875  # what is multiplied by it is exact in any floating point of eight bits or more
 FILLED = (
     "and gives it to what is one node here; a graph cannot do that again, as nobody knows what else holds the object: "
     "let the model do without it (transformers: use_cache=False), or use backend='eager'"
@@ -81,6 +82,8 @@ def capture(
     ):
         known = _discovered(plan, on_values=not sketch)
         tape = _recorded(plan, known, steady=not sketch, on_values=not sketch)
+        if not sketch:
+            _refuse_frozen_draws(plan, known, tape)
         frozen = [] if sketch else _frozen_sizes(plan, known, tape)
     make_anew(tape.graph, tape.constants, tape.written_down)
     tidy(tape.graph)
@@ -230,29 +233,16 @@ def _refuse_draw(plan: Plan, known: Known) -> None:
     )
 
 
-def _frozen_sizes(plan: Plan, known: Known, tape: Tape) -> list[tuple[str, int]]:
-    """List the sizes of inputs, by name and dimension, for which the graph holds only as they are."""
-    names, tensors = plan.layout.names, split(plan.inputs.args, plan.inputs.kwargs)[1]
-    tries = Tries(names, tensors, partial(_tried, plan, known, tape), on_values=bool(plan.places or known.leaves))
-    with warnings.catch_warnings(action="ignore"):  # of sizes that the model does not take
-        frozen = tries.frozen()
-    if tries.on_values and not tries.with_other_rows:
-        _refuse_frozen_draws(plan, known)
-    return frozen
-
-
-def _refuse_frozen_draws(plan: Plan, known: Known) -> None:
-    """Check that the graph does not depend on what named functions, and leaves run on values, happened to give.
-
-    It is recorded anew too, as what the program had cached may be gone since.
-    """
-    flipped = replace(plan, inputs=with_rows(plan.inputs, lambda tensor: tensor.flip(0)))
-    one = _recorded(plan, known)
+def _refuse_frozen_draws(plan: Plan, known: Known, tape: Tape) -> None:
+    """Check that the graph does not depend on what named functions, and leaves run on values, happened to give."""
+    if not plan.places and not known.leaves:
+        return
+    varied = replace(plan, inputs=with_rows(plan.inputs, _other_values))
     try:
-        other = _recorded(flipped, _discovered(flipped, known, other_draws=True))
+        other = _recorded(varied, _discovered(varied, known, other_draws=True))
     except Exception:  # noqa: BLE001 (rows that are no samples)
         other = _recorded(plan, _discovered(plan, known, other_draws=True))
-    if same_program(one, other) is False:
+    if same_program(tape, other) is False:
         raise CaptureError(
             f"{plan.name}: Python code works on what a named function gives ({', '.join(map(repr, plan.places))}) in a "
             "way that a graph cannot follow, so that it would be the same at every step: name the function that does "
@@ -260,11 +250,25 @@ def _refuse_frozen_draws(plan: Plan, known: Known) -> None:
         )
 
 
+def _other_values(tensor: Tensor) -> Tensor:
+    """Give the rows in another order; floating point also smaller, so that sums, largest values and counts differ."""
+    flipped = tensor.flip(0)
+    return flipped * SMALLER if tensor.is_floating_point() else flipped
+
+
+def _frozen_sizes(plan: Plan, known: Known, tape: Tape) -> list[tuple[str, int]]:
+    """List the sizes of inputs, by name and dimension, for which the graph holds only as they are."""
+    names, tensors = plan.layout.names, split(plan.inputs.args, plan.inputs.kwargs)[1]
+    tries = Tries(names, tensors, partial(_tried, plan, known, tape), on_values=bool(plan.places or known.leaves))
+    with warnings.catch_warnings(action="ignore"):  # of sizes that the model does not take
+        return tries.frozen()
+
+
 def _tried(plan: Plan, known: Known, tape: Tape, tensors: list[Tensor]) -> Verdict:
-    """Tell how the graph of other inputs compares, where what is run on values also draws other numbers."""
+    """Tell how the graph of other inputs compares."""
     other_plan = replace(plan, inputs=plan.layout.fill(tensors))
     try:
-        other = _recorded(other_plan, _discovered(other_plan, known, other_draws=True), misfits=False)
+        other = _recorded(other_plan, _discovered(other_plan, known), misfits=False)
     except (LookupError, InsideOneNode):  # Python looked something up by a size; a node calls a point at this size
         return "other"
     except Exception as error:  # noqa: BLE001 (whatever it is: the model does not take this size)

@@ -22,14 +22,12 @@ class Tries:
         tensors: What they are in the recording.
         tried: Tells how the program of other tensors compares; "refused" where the model does not take them.
         on_values: Whether a try runs the model on values.
-        with_other_rows: Whether the program was the same where a try had other rows in its batch; the tries tell.
     """
 
     names: tuple[str, ...]
     tensors: list[Tensor]
     tried: Callable[[list[Tensor]], Verdict]
     on_values: bool
-    with_other_rows: bool = False
 
     def frozen(self) -> SizeClass:
         """List the sizes for which the program holds only as they are.
@@ -53,10 +51,7 @@ class Tries:
         return [place for places in found for place in places]
 
     def _try(self, sizes: list[tuple[SizeClass, int]]) -> Verdict:
-        verdict = self.tried(grown(self.names, self.tensors, sizes))
-        has_other_rows = any(dim == 0 for places, _ in sizes for _, dim in places)
-        self.with_other_rows |= has_other_rows and verdict == "same"
-        return verdict
+        return self.tried(grown(self.names, self.tensors, sizes))
 
     def _taken(self, places: SizeClass) -> int | None:
         """Try sizes alone up to the first that the model takes; give it, or None if the program is another."""
@@ -81,12 +76,13 @@ class Tries:
         return self.tensors[self.names.index(name)].shape[dim]
 
     def _further(self, places: SizeClass, taken: int) -> Others:
-        """Give more sizes to try, smaller and, where no real values are needed for it, much larger for a batch."""
+        """Give more sizes to try; a batch is tried smaller too and, where no real values are needed, much larger."""
         size, is_batch = self._size(places), places[0][1] == 0
+        others = other_sizes(size)
+        left = others[others.index(taken) + 1 :]
         if not is_batch:
-            others = other_sizes(size)
-            return others[others.index(taken) + 1 :]
-        return tuple(other for other in (size // 2, 0 if self.on_values else 64 * size) if other)
+            return left
+        return tuple(other for other in (size // 2, *(left if self.on_values else (64 * size,))) if other)
 
     def _is_features(self, places: SizeClass) -> bool:
         """Tell whether weights probably decide a size, of features or channels: (N, C), (N, T, C), (N, C, ...)."""
@@ -109,14 +105,11 @@ def other_sizes(size: int) -> Others:
 
 
 def grown(names: tuple[str, ...], tensors: list[Tensor], sizes: list[tuple[SizeClass, int]]) -> list[Tensor]:
-    """Give the tensors other sizes in the given dimensions; their values are repeated, never invented.
-
-    Rows come in another order, so that what depends on the values of one row differs.
-    """
+    """Give the tensors other sizes in the given dimensions; their values are repeated, never invented."""
     larger = []
     for name, tensor in zip(names, tensors, strict=True):
         for dim, size in [(dim, size) for places, size in sizes for owner, dim in places if owner == name]:
-            rows = torch.arange(size, device=tensor.device) + (dim == 0)
-            tensor = tensor.detach().index_select(dim, rows % tensor.shape[dim])
+            rows = torch.arange(size, device=tensor.device) % tensor.shape[dim]
+            tensor = tensor.detach().index_select(dim, rows)
         larger.append(tensor)
     return larger

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import fxkd
-from fxkd.errors import CaptureError
+from fxkd.errors import CaptureError, GuardError
 
 CHECKS: dict[str, Callable[[Tensor], bool]] = {
     "all finite": lambda x: not torch.isfinite(x).all(),
@@ -62,8 +62,26 @@ def test_a_check_is_kept(check: str, path: str) -> None:
 @pytest.mark.parametrize("check", CHECKS)
 def test_other_values_are_told(check: str) -> None:
     recorded = fxkd.record(Around(check), ["inside.first"], example_inputs=torch.randn(2, 4))
-    with pytest.raises(RuntimeError, match=r"values are not finite at .*test_finite.py.*backend='eager'"):
+    told = r"values are not finite at .*test_finite.py.*name the function or method that asks.*backend='eager'"
+    with pytest.raises(GuardError, match=told):
         recorded(torch.full((2, 4), float("inf")))
+
+
+def test_an_example_that_is_not_finite_is_refused() -> None:
+    spec = {"pairs": [{"student": "inside.first", "teacher": "inside.first", "loss": {"type": "L1Loss"}}]}
+    models = Around("all finite"), Around("all finite")
+    with pytest.raises(CaptureError, match=r"values are not finite at .*test_finite.py"):
+        fxkd.prepare(*models, spec, example_inputs=torch.full((2, 4), float("inf")))
+
+
+def test_an_argument_may_hold_what_is_not_finite() -> None:
+    class Masks(Clamping):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            return self.last(y) if torch.isinf(x).any() else y
+
+    with pytest.raises(CaptureError, match=r"the value of a tensor decides what is run at .*test_finite.py"):
+        fxkd.record(Masks("all finite"), ["first"], example_inputs=torch.randn(2, 4))
 
 
 @pytest.mark.parametrize("check", CHECKS)

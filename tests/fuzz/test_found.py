@@ -1,6 +1,6 @@
 """What random models have found, each shrunk to the smallest model that shows it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -267,6 +267,69 @@ def test_a_delivery_replaces_what_a_part_gives_and_not_what_it_was_given(backend
     spec = spec_of(distill_deliveries={"given": delivery})
     output = fxkd.prepare(student, teacher, spec, example_inputs=x, backend=backend, verify=False)(x).output
     torch.testing.assert_close(output, student.last(teacher.first(x)) + student.first(x))
+
+
+@pytest.mark.parametrize("backend", ["graph", "eager"])
+@pytest.mark.parametrize("part", [nn.Dropout(0.0), nn.ReLU(inplace=True)], ids=["identity", "in place"])
+def test_a_delivery_of_inputs_replaces_what_a_part_is_given_and_nothing_else(backend: Any, part: nn.Module) -> None:
+    student, teacher, x = Residual(part, 0), Residual(part, 1), torch.randn(3, 4)
+    spec = spec_of(distill_deliveries={"given": {"type": "ModuleInputs", "source": "part"}})
+    output = fxkd.prepare(student, teacher, spec, example_inputs=x, backend=backend, verify=False)(x).output
+    torch.testing.assert_close(output, student.last(part(teacher.first(x))) + student.first(x))
+
+
+class Held(dict[str, Any]):
+    """A dict of its own kind."""
+
+
+@dataclass
+class Counted:
+    """A dataclass that sets a field itself."""
+
+    value: Tensor
+    count: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.count = 3
+
+
+class Holds(nn.Module):
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+
+    def forward(self, x: Tensor) -> Any:
+        return Held(value=x) if self.form == "dict" else Counted(x)
+
+
+class Opens(Residual):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        held = self.part(y)
+        return self.last(held["value"] if isinstance(held, dict) else held.value) + y
+
+
+@pytest.mark.parametrize("form", ["dict", "dataclass"])
+def test_a_delivery_replaces_what_lies_in_a_container_of_any_kind(form: str) -> None:
+    student, teacher, x = Opens(Holds(form), 0), Opens(Holds(form), 1), torch.randn(3, 4)
+    spec = spec_of(distill_deliveries={"given": {"type": "ModuleOutputs", "source": "part"}})
+    output = fxkd.prepare(student, teacher, spec, example_inputs=x, verify=False)(x).output
+    torch.testing.assert_close(output, student.last(teacher.first(x)) + student.first(x))
+
+
+class WithoutGradients(Residual):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        with torch.no_grad():
+            z = self.part(y)
+        return self.last(z.mul_(2)) + y
+
+
+def test_a_delivered_value_that_was_made_without_gradients_is_written_to() -> None:
+    student, teacher, x = WithoutGradients(nn.Identity(), 0), WithoutGradients(nn.Tanh(), 1), torch.randn(3, 4)
+    spec = spec_of(distill_deliveries={"given": {"type": "ModuleOutputs", "source": "part"}})
+    output = fxkd.prepare(student, teacher, spec, example_inputs=x, verify=False)(x).output
+    torch.testing.assert_close(output, student.last(teacher.first(x).tanh() * 2) + student.first(x))
 
 
 class Factor:
