@@ -22,6 +22,7 @@ from fxkd.capture.lines import raising_line
 from fxkd.capture.marks import Marks
 from fxkd.capture.operations import Operations
 from fxkd.capture.plan import Plan
+from fxkd.capture.preserve import Contents
 from fxkd.capture.recording import Recording
 from fxkd.capture.regions import recorded_regions
 from fxkd.capture.tape import LeakedTensor, Tape
@@ -89,7 +90,7 @@ def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
         twins = stack.enter_context(fake_twins(plan.model, mode))
         tape = Tape(plan.name, twins, plan.paths, mode)
         held = Parts(plan.model), plan.contents
-        lasting = Lasting(plan.model, plan.contents)
+        lasting = Lasting(plan.model, plan.contents if is_first else Contents(plan.model))
         marks = Marks(tape, plan.whole)
         calls = Calls(plan.kinds, marks, plan.paths, known.opened, plan.modules, *held, known.leaves, lasting)
         fakes = _placeholders(plan, tape, mode)

@@ -32,7 +32,7 @@ call are called once before. Every run of fxkd's tests compares a third of each 
 """
 
 
-PICTURE = "images/zoo-blocks.svg"
+PICTURE = "measured/zoo-blocks.svg"
 BLOCKS = f"""## Time over blocks
 
 Transformers of more and more blocks, captured with three modules as points; the shortest of {REPEATS} captures, and the

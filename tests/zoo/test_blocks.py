@@ -116,5 +116,5 @@ def test_the_picture_has_every_depth_and_its_line() -> None:
 
 def test_the_page_shows_them() -> None:
     text = page([], [made()])
-    assert "images/zoo-blocks.svg" in text
+    assert "measured/zoo-blocks.svg" in text
     assert re.findall(r"^\| a <network> \| (\d+) \|", text, re.MULTILINE) == [str(n) for n in BLOCKS]

@@ -104,7 +104,7 @@ MODELS = [
     segmenter("deeplabv3_resnet50"),
     segmenter("lraspp_mobilenet_v3_large", "input"),
     segmenter("fcn_resnet50", aux_loss=True),
-    model("raft_small", "optical flow", pairs, group="optical_flow", expected="refused", reason="sets corr_block"),
+    model("raft_small", "optical flow", pairs, group="optical_flow"),
     detector("fasterrcnn_mobilenet_v3_large_320_fpn", **SMALL, **FEW_PROPOSALS),
     detector("retinanet_resnet50_fpn", **SMALL),
     detector("ssdlite320_mobilenet_v3_large"),
