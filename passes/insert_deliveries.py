@@ -75,8 +75,8 @@ def cut(graph: fx.Graph, node: fx.Node, after: fx.Node | None = None) -> fx.Node
 
 def given_at(graph: fx.Graph, node: fx.Node) -> fx.Node:
     """Find the node behind which a delivery takes its value: the value's own, or, of inputs, that of their call."""
-    found: fx.Node = next(one for one in graph.nodes if one.name == node.meta["given"])
-    return found
+    found: list[fx.Node] = [one for one in graph.nodes if one is node.args[0] or one.name == node.meta["given"]]
+    return found[-1]
 
 
 def takers_of(graph: fx.Graph, point: PointName, side: str) -> list[tuple[fx.Node, int]]:

@@ -247,6 +247,26 @@ def test_a_teacher_whose_gradients_are_recorded_delivers_what_it_had(backend: An
     torch.testing.assert_close(distiller(x).output["value"], student.last(one * 3 + other))
 
 
+@pytest.mark.parametrize("backend", ["graph", "eager"])
+def test_a_value_whose_gradient_is_recorded_is_delivered_to_who_writes_to_it(backend: Any) -> None:
+    class Writes(Net):
+        def forward(self, x: Tensor) -> Any:
+            value = self.last(self.first(x).mul_(2))
+            return {"loss": value.square().mean(), "value": value}
+
+    spec = spec_of(
+        student_recorders={"slope": {"type": "ModuleGradients", "source": "first"}},
+        distill_deliveries={"given": {"type": "ModuleOutputs", "source": "first", "from_student": True}},
+        student_loss="auto",
+    )
+    student, x = ReturnsLoss(0), torch.ones(3, 4)
+    value = student(x)["value"]
+    distiller = fxkd.prepare(
+        student, Writes(1), spec, example_inputs=x, backend=backend, verify=False, return_records=True
+    )
+    torch.testing.assert_close(distiller(x).output["value"], value)
+
+
 class Residual(Net):
     """Goes on with what a part was given as well as with what it gave."""
 
