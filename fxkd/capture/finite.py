@@ -39,8 +39,10 @@ def _asked(tensor: Tensor) -> str:
 
 def is_of_input(tape: Tape, asked: Any) -> bool:
     """Tell whether it was asked of an argument of the model: a mask may rightly hold what is not finite."""
-    node = tape.argument(asked)
-    return all(isinstance(node := node.args[0], fx.Node) for _ in range(2)) and node.op == "placeholder"
+    of_all = tape.argument(asked)
+    of_each = of_all.args[0]
+    source = of_each.args[0] if isinstance(of_each, fx.Node) else None
+    return isinstance(source, fx.Node) and source.op == "placeholder"
 
 
 def check(tape: Tape, asked: Tensor, is_true: bool) -> None:
