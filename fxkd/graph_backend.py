@@ -9,16 +9,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxkd.capture import Inputs, split
-from fxkd.capture.preserve import (
-    Contents,
-    content_of,
-    put_back_values,
-    random_states,
-    refill,
-    same_content,
-    set_random_states,
-    view_of,
-)
+from fxkd.capture.contents import Contents, content_of, refill, same_content, view_of
+from fxkd.capture.draws import random_states, set_random_states
+from fxkd.capture.preserve import put_back_values
 from fxkd.capture.whole_sites import undecided
 from fxkd.errors import CaptureError, FxkdError, GuardError
 from fxkd.gradients import gradient

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fxkd.capture import Inputs
+from fxkd.capture.draws import drawn_state, seed_everything
 from fxkd.capture.inputs import with_rows
-from fxkd.capture.preserve import drawn_state, preserved, seed_everything
+from fxkd.capture.preserve import preserved
 from fxkd.capture.structure import tensors
 from fxkd.closeness import apart, largest
 from fxkd.errors import CaptureError, DifferenceError

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fxkd.capture.preserve import CONTAINERS, content_of, refill, same_content, view_of
+from fxkd.capture.contents import CONTAINERS, content_of, refill, same_content, view_of
 from fxkd.capture.structure import parts
 
 

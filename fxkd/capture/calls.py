@@ -12,12 +12,14 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from fxkd.capture.callables import custom_function
 from fxkd.capture.captured import PointName
-from fxkd.capture.discover import Outcome
+from fxkd.capture.contents import Contents
+from fxkd.capture.draws import drawn_state, set_drawn_state
 from fxkd.capture.held import Parts
 from fxkd.capture.kernels import without_values
+from fxkd.capture.known import Known
 from fxkd.capture.lasting import Lasting
 from fxkd.capture.marks import Marks
-from fxkd.capture.preserve import Contents, drawn_state, set_drawn_state
+from fxkd.capture.plan import Plan
 from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages, tensors, versions, written
 from fxkd.capture.tape import Tape
@@ -34,29 +36,16 @@ class ModuleCalls:
 
     Args:
         marks: Marks the calls of points on it.
-        paths: Where each module hangs, by identity.
-        opened: The modules whose forward is recorded; every other one is a leaf, one node.
-        points: The points named on modules, by the module's identity.
-        parts: What the modules held when the recording began.
-        contents: What the model holds, and random generators of its own.
-        seen: What leaves that do not run on fake tensors gave on values, call by call, by the module's identity.
+        plan: What is to be captured.
+        known: What is known of it: every module that is not opened is a leaf, one node.
         lasting: What outlasts the call, as it was when the recording began.
     """
 
-    def __init__(
-        self,
-        marks: Marks,
-        paths: dict[int, str],
-        opened: set[int],
-        points: dict[int, tuple[PointName, ...]],
-        parts: Parts,
-        contents: Contents,
-        seen: dict[int, list[Outcome | None]],
-        lasting: Lasting,
-    ) -> None:
-        self.marks, self.tape, self.paths, self.opened, self.points = marks, marks.tape, paths, opened, points
-        self.parts, self.contents, self.generators = parts, contents, contents.generators
-        self.seen, self.lasting = seen, lasting
+    def __init__(self, marks: Marks, plan: Plan, known: Known, lasting: Lasting) -> None:
+        self.marks, self.tape, self.lasting, self.parts = marks, marks.tape, lasting, Parts(plan.model)
+        self.paths, self.points, self.contents = plan.paths, plan.modules, plan.contents
+        self.generators = plan.contents.generators
+        self.opened, self.seen, self.leaves_draw = known.opened, known.leaves, known.draws
         self.must_open: set[int] = set()
         self.must_see: set[int] = set()
         self.ran_whole: set[int] = set()
@@ -96,11 +85,8 @@ class ModuleCalls:
         if id(module) in self.points:
             self._refuse_inside_function(self.paths[id(module)])
             self.must_open.update(map(id, self._inside))
-        self._inside.append(module)
-        try:
+        with self._inside_leaf(module):
             return original(module, *args, **kwargs)
-        finally:
-            self._inside.pop()
 
     def _call_leaf(
         self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any, points: tuple[PointName, ...]
@@ -112,42 +98,60 @@ class ModuleCalls:
         arguments = tape.argument(args), tape.argument(kwargs)
         tape.taker = None
         with quiet(tape):
-            own = [*module.parameters(), *module.buffers()]
-            if self._is_set(module) or self.lasting.set_in((args, kwargs)):
+            contents = self.contents.of(module)
+            if self._is_set(module, contents) or self.lasting.set_in((args, kwargs)):
                 self.must_open.add(id(module))
-            before, contents = versions((args, kwargs, own)), self.contents.of(module)
-            drawn, own_drawn = drawn_state(), self.generators.states()
-            self._inside.append(module)
-            try:
-                with _Observer(tape, path):
-                    value = self._run_leaf(original, module, *self.marks.given(points, (args, kwargs)))
-            finally:
-                self._inside.pop()
+            before = versions((args, kwargs, contents.tensors))
+            with self._undrawn(), self._inside_leaf(module), _Observer(tape, path):
+                value = self._run_leaf(original, module, *self.marks.given(points, (args, kwargs)))
             tape.left()
-            if drawn_state() != drawn:
-                set_drawn_state(drawn)
-            self.generators.put_back(own_drawn)
             is_changed = contents.changed()
             if is_changed:
-                self.parts.note(module)
-                self.lasting.note_module(module, self.contents.of(module))
+                self._note_changed(module)
             self._whole.append(module)
             self.lasting.note((args, kwargs))
-            self.ran_whole.update(map(id, module.modules()))
+            self.ran_whole.update(map(id, contents.modules))
             node = tape.graph.create_node("call_module", f"{tape.name}.{path}", *arguments)
-            node.meta.update(mutates=written(before), reads=storages(own), stateful=_has_state(module))
+            node.meta.update(mutates=written(before), reads=storages(contents.tensors), stateful=contents.is_stateful)
             node.meta["effect"] = is_changed or not tensors(value)
             node.meta["takes"] = taken
         return self.marks.bind_call(value, node, points)
 
-    def _is_set(self, module: nn.Module) -> bool:
+    def _is_set(self, module: nn.Module, contents: Contents) -> bool:
         """Tell whether the forward set something in a leaf, or in an object that it holds."""
-        return self.parts.changed(module) or self.lasting.set_below(self.contents.of(module))
+        if contents.is_unset and not self.contents.moves:
+            return False
+        contents.is_unset = not (self.parts.changed(module) or self.lasting.set_below(contents))
+        return not contents.is_unset
+
+    def _note_changed(self, module: nn.Module) -> None:
+        """Take a leaf that changed itself as it is now."""
+        self.contents.moves = True
+        self.parts.note(module)
+        self.lasting.note_module(module, self.contents.of(module))
 
     def open_set(self) -> None:
         """Open the leaves in which the forward set something after their call: they find it at the next."""
         with quiet(self.tape):
-            self.must_open.update(id(module) for module in self._whole if self._is_set(module))
+            whole = [(module, self.contents.of(module)) for module in self._whole]
+            self.must_open.update(id(module) for module, contents in whole if self._is_set(module, contents))
+
+    @contextmanager
+    def _undrawn(self) -> Iterator[None]:
+        """Put random generators back behind a leaf, which draws at every step."""
+        drawn, own = drawn_state() if self.leaves_draw else None, self.generators.states()
+        yield
+        if drawn is not None:
+            set_drawn_state(drawn)
+        self.generators.put_back(own)
+
+    @contextmanager
+    def _inside_leaf(self, module: nn.Module) -> Iterator[None]:
+        self._inside.append(module)
+        try:
+            yield
+        finally:
+            self._inside.pop()
 
     def _run_leaf(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Run a leaf on fake tensors; of one that does not run so, give what it gave on values."""
@@ -220,9 +224,3 @@ class _Observer(TorchFunctionMode):
         for tensor in tensors(value):
             self.tape.made_in_leaf.setdefault(id(tensor), (tensor, self.leaf))
         return value
-
-
-def _has_state(module: nn.Module) -> bool:
-    """Tell whether a call of ``module`` may do more than give a value: move statistics, run somebody's hooks."""
-    hooked = any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
-    return hooked or any(True for _ in module.buffers())

@@ -12,10 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from fxkd.capture.boxes import Boxes, Watched
+from fxkd.capture.contents import Contents, content_of, holders, same_content, view_of
 from fxkd.capture.heard import Ear, Names, noted_reads, noted_sets
 from fxkd.capture.inputs import Inputs
 from fxkd.capture.lines import in_fake_kernel, raising_line
-from fxkd.capture.preserve import Contents, content_of, holders, same_content, view_of
 from fxkd.capture.structure import mapped, storages, tensors
 from fxkd.capture.twins import fake_of, fake_twins
 from fxkd.capture.whole import whole_of

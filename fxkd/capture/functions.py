@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, NoReturn
 
@@ -13,11 +12,15 @@ from torch.utils import _pytree as pytree
 from fxkd.capture.boxes import Watched
 from fxkd.capture.callables import Kind, callable_in_code, names_read, runs_without_values
 from fxkd.capture.calls import InsideOneNode, ModuleCalls
-from fxkd.capture.captured import PointName, call_inputs
+from fxkd.capture.captured import call_inputs
 from fxkd.capture.discover import Outcome
+from fxkd.capture.draws import drawn_state, set_drawn_state
 from fxkd.capture.heard import Names
+from fxkd.capture.known import Known, Named
+from fxkd.capture.lasting import Lasting
 from fxkd.capture.lines import current_line, in_fake_kernel, may_give_nothing, name_in_use
-from fxkd.capture.preserve import drawn_state, set_drawn_state
+from fxkd.capture.marks import Marks
+from fxkd.capture.plan import Plan
 from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages, tensors
 from fxkd.capture.tape import LeakedTensor
@@ -25,40 +28,15 @@ from fxkd.capture.whole import as_whole
 from fxkd.capture.whole_calls import keep_objects
 from fxkd.errors import CaptureError
 from fxkd.patcher import patched
-from fxkd.points import Place
 from fxkd.records import bound_arguments, function_inputs
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A function or method that is a point.
-
-    Args:
-        place: Where it is looked up.
-        function: The callable behind it, called as a wrapper there is.
-        points: The points named on it (its inputs, its outputs).
-        outcomes: What the discovery run saw it give, call by call; None if it is opened because it holds points.
-        is_replaced: Whether another value will take the place of what it gives, so that it is never run.
-    """
-
-    place: Place
-    function: Callable[..., Any]
-    points: tuple[PointName, ...]
-    outcomes: list[Outcome] | None
-    is_replaced: bool = False
-
-
 class Calls(ModuleCalls):
-    """Write the calls of named functions to the tape too.
+    """Write the calls of named functions to the tape too."""
 
-    Args:
-        kinds: What they do that fake tensors do not show, by path; filled as they are met.
-        *given: What is needed for modules.
-    """
-
-    def __init__(self, kinds: dict[str, Kind], *given: Any) -> None:
-        super().__init__(*given)
-        self.kinds, self._is_trying = kinds, False
+    def __init__(self, marks: Marks, plan: Plan, known: Known, lasting: Lasting) -> None:
+        super().__init__(marks, plan, known, lasting)
+        self.kinds, self._is_trying = plan.kinds, False
         self._asked: list[tuple[str, Names]] = []
 
     def wrap_function(self, named: Named) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -179,7 +157,8 @@ class Calls(ModuleCalls):
                 given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
                 runs, moved = runs_without_values(named.function, *given), drawn_state() != drawn
                 watched.undo()
-            for module in changed:
+            self.contents.moves |= bool(changed)
+            for module in [one for one in changed if isinstance(one, nn.Module)]:
                 self.parts.note_own(module)
             self.kinds[path] = Kind(draws=runs and moved, needs_values=not runs)
             self._is_trying = False

@@ -8,9 +8,9 @@ from typing import Any, NoReturn, Protocol
 
 from torch import nn
 
+from fxkd.capture.contents import MODULES_OWN, holders
 from fxkd.capture.held import PLAIN, read
 from fxkd.capture.lines import LIBRARIES
-from fxkd.capture.preserve import MODULES_OWN, holders
 from fxkd.capture.tracked import Tracked
 from fxkd.patcher import patched
 

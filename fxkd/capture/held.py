@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxkd.capture.preserve import slots
+from fxkd.capture.contents import slots
 from fxkd.points import MISSING, class_attribute
 
 PLAIN = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size)

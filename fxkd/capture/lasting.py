@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from fxkd.capture.contents import Contents, content_of, holders, is_empty, same_content, view_of
 from fxkd.capture.heard import alike
-from fxkd.capture.preserve import Contents, content_of, holders, is_empty, same_content, view_of
 
 Reads = Mapping[tuple[int, str], nn.Module]
 
@@ -73,11 +73,11 @@ class Lasting:
         return [value for value in _flat(given) if id(value) in self._objects]
 
     @contextmanager
-    def noted(self) -> Iterator[list[nn.Module]]:
-        """Take as it is afterwards what a function that is tried does to all that lasts; fill in which modules."""
+    def noted(self) -> Iterator[list[Any]]:
+        """Take as it is afterwards what a function that is tried does to all that lasts; fill in to what."""
         modules = [(module, known, _named(module)) for module, known in self._modules.values()]
         objects = [(holder, content_of(holder)) for holder, _ in self._objects.values()]
-        others: list[nn.Module] = []
+        others: list[Any] = []
         yield others
         for module, known, before in modules:
             now = _named(module)
@@ -87,6 +87,7 @@ class Lasting:
         for holder, content in objects:
             if not _all_alike(content, view_of(holder)):
                 self._take(holder)
+                others.append(holder)
 
 
 def _all_alike(before: Any, now: Any) -> bool:

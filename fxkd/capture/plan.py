@@ -7,8 +7,10 @@ from torch import nn
 
 from fxkd.capture.callables import Kind
 from fxkd.capture.captured import PointName
+from fxkd.capture.contents import Contents
+from fxkd.capture.draws import drawn_state
 from fxkd.capture.inputs import Inputs, Layout
-from fxkd.capture.preserve import Caches, Contents, drawn_state
+from fxkd.capture.preserve import Caches
 from fxkd.capture.twins import Fakes
 from fxkd.operations import split_operation
 from fxkd.points import Place, find_function, find_method, find_module, find_parameter

@@ -15,17 +15,18 @@ from fxkd.capture.blame import blamed
 from fxkd.capture.calls import InsideOneNode
 from fxkd.capture.captured import Captured, PointName
 from fxkd.capture.discover import Discovery, ValuesNeededError, Watch, discover, discover_without_values
-from fxkd.capture.functions import Named
+from fxkd.capture.draws import shift_drawn_state
 from fxkd.capture.held import held_by, kinds_and_hooks
 from fxkd.capture.inputs import Inputs, Layout, split, with_rows
+from fxkd.capture.known import Known, Named
 from fxkd.capture.lines import drawing_line, is_misfit, quiet_log, raising_line
 from fxkd.capture.plan import Plan
-from fxkd.capture.preserve import preserved, shift_drawn_state, uncollected
+from fxkd.capture.preserve import preserved, uncollected
 from fxkd.capture.probe import learn_memory, made_anew, other_objects, pin, same_program
 from fxkd.capture.sizes import Tries, Verdict
 from fxkd.capture.tape import MadeUnseen, Tape
 from fxkd.capture.tidy import tidy
-from fxkd.capture.trace import REMEDY, Known, MustOpen, MustSee, explained, trace
+from fxkd.capture.trace import REMEDY, MustOpen, MustSee, explained, trace
 from fxkd.errors import CaptureError
 from fxkd.points import held_at, original
 
@@ -132,7 +133,8 @@ def _discovered(plan: Plan, before: Known | None = None, *, other_draws: bool = 
         outcomes = None if holds_points or is_unfolded else found.outcomes[place.path]
         is_replaced = bool(plan.whole.intersection(points))
         functions.append(Named(place, original(place), points, outcomes, is_replaced))
-    return Known(functions, opened | (found.opened & plan.paths.keys()), found.leaves)
+    draws = before is not None and before.draws
+    return Known(functions, opened | (found.opened & plan.paths.keys()), found.leaves, draws)
 
 
 def _recorded(plan: Plan, known: Known, *, steady: bool = False, on_values: bool = True, misfits: bool = True) -> Tape:
@@ -147,7 +149,10 @@ def _recorded(plan: Plan, known: Known, *, steady: bool = False, on_values: bool
             try:
                 tape = trace(plan, known)
                 if plan.drawn() != start:
-                    _refuse_draw(plan, known)
+                    if known.draws:
+                        _refuse_draw(plan, known)
+                    known.draws = True
+                    continue
                 if steady:
                     _refuse_unsteady(plan, known, tape)
                 return tape
@@ -176,7 +181,7 @@ def _unfolded(plan: Plan, named: Named, found: MustOpen) -> Named:
 
 
 def _take_over(known: Known, other: Known) -> None:
-    known.functions, known.opened, known.leaves = other.functions, other.opened, other.leaves
+    known.functions, known.opened, known.leaves, known.draws = other.functions, other.opened, other.leaves, other.draws
 
 
 def _values_needed(plan: Plan, found: MustSee) -> CaptureError:

@@ -2,7 +2,6 @@
 
 import builtins
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,17 +11,16 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from fxkd.capture.attributes import Attributes
 from fxkd.capture.blame import DoesNotRun
 from fxkd.capture.captured import PointCall
-from fxkd.capture.discover import Outcome
-from fxkd.capture.functions import Calls, Named, recorded_calls
+from fxkd.capture.contents import Contents
+from fxkd.capture.functions import Calls, recorded_calls
 from fxkd.capture.heard import noted_reads
-from fxkd.capture.held import Parts
 from fxkd.capture.inputs import Inputs, split
+from fxkd.capture.known import Known
 from fxkd.capture.lasting import Lasting
 from fxkd.capture.lines import raising_line
 from fxkd.capture.marks import Marks
 from fxkd.capture.operations import Operations
 from fxkd.capture.plan import Plan
-from fxkd.capture.preserve import Contents
 from fxkd.capture.recording import Recording
 from fxkd.capture.regions import recorded_regions
 from fxkd.capture.tape import LeakedTensor, Tape
@@ -55,25 +53,6 @@ class MustSee(Exception):
         self.modules = modules
 
 
-@dataclass(slots=True)
-class Known:
-    """What is known of a model before it is recorded.
-
-    Args:
-        functions: How each named function is kept.
-        opened: The modules whose forward is recorded.
-        leaves: What leaves that do not run without values gave on values, call by call, by the module's identity.
-    """
-
-    functions: list[Named]
-    opened: set[int]
-    leaves: dict[int, list[Outcome | None]] = field(default_factory=dict)
-
-    def is_unfolded(self, path: str) -> bool:
-        """Tell whether a named function is opened."""
-        return any(named.place.path == path and named.outcomes is None for named in self.functions)
-
-
 def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
     """Run the model and write down what it does; the caller puts its state back.
 
@@ -89,10 +68,9 @@ def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
         stack.enter_context(plan.caches.emptied())
         twins = stack.enter_context(fake_twins(plan.model, mode))
         tape = Tape(plan.name, twins, plan.paths, mode)
-        held = Parts(plan.model), plan.contents
         lasting = Lasting(plan.model, plan.contents if is_first else Contents(plan.model))
         marks = Marks(tape, plan.whole)
-        calls = Calls(plan.kinds, marks, plan.paths, known.opened, plan.modules, *held, known.leaves, lasting)
+        calls = Calls(marks, plan, known, lasting)
         fakes = _placeholders(plan, tape, mode)
         plan.fakes.note([*(twin for twin, _ in twins.values()), *fakes])
         given = plan.layout.fill(fakes)

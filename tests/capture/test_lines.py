@@ -5,8 +5,8 @@ import sys
 
 import torch
 
+from fxkd.capture.draws import drawn_state
 from fxkd.capture.lines import current_line, drawing_line, is_library, name_in_use, raising_line
-from fxkd.capture.preserve import drawn_state
 
 
 def test_the_current_line_is_the_users() -> None:

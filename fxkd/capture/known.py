@@ -1,0 +1,49 @@
+"""What is known of a model before it is recorded: how each named function is kept, what is opened, what leaves give."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fxkd.capture.captured import PointName
+from fxkd.capture.discover import Outcome
+from fxkd.points import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A function or method that is a point.
+
+    Args:
+        place: Where it is looked up.
+        function: The callable behind it, called as a wrapper there is.
+        points: The points named on it (its inputs, its outputs).
+        outcomes: What the discovery run saw it give, call by call; None if it is opened because it holds points.
+        is_replaced: Whether another value will take the place of what it gives, so that it is never run.
+    """
+
+    place: Place
+    function: Callable[..., Any]
+    points: tuple[PointName, ...]
+    outcomes: list[Outcome] | None
+    is_replaced: bool = False
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of a model before it is recorded.
+
+    Args:
+        functions: How each named function is kept.
+        opened: The modules whose forward is recorded.
+        leaves: What leaves that do not run without values gave on values, call by call, by the module's identity.
+        draws: Whether leaves draw random numbers of Python's or numpy's.
+    """
+
+    functions: list[Named]
+    opened: set[int]
+    leaves: dict[int, list[Outcome | None]] = field(default_factory=dict)
+    draws: bool = False
+
+    def is_unfolded(self, path: str) -> bool:
+        """Tell whether a named function is opened."""
+        return any(named.place.path == path and named.outcomes is None for named in self.functions)
