@@ -37,13 +37,23 @@ class Known:
         opened: The modules whose forward is recorded.
         leaves: What leaves that do not run without values gave on values, call by call, by the module's identity.
         draws: Whether leaves draw random numbers of Python's or numpy's.
+        varied: What is known of it on other values and with other draws, as long as that may be compared.
     """
 
     functions: list[Named]
     opened: set[int]
     leaves: dict[int, list[Outcome | None]] = field(default_factory=dict)
     draws: bool = False
+    varied: "Known | None" = None
 
     def is_unfolded(self, path: str) -> bool:
         """Tell whether a named function is opened."""
         return any(named.place.path == path and named.outcomes is None for named in self.functions)
+
+    def on_other_values(self) -> "Known | None":
+        """Give what is known on other values, with all opened that had to be since."""
+        if self.varied is None:
+            return None
+        pairs = zip(self.functions, self.varied.functions, strict=True)
+        functions = [ours if ours.outcomes is None else theirs for ours, theirs in pairs]
+        return Known(functions, self.opened, self.varied.leaves, self.draws)

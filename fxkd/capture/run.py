@@ -82,8 +82,10 @@ def capture(
         blamed(name, model, inputs, on_values=not sketch),
     ):
         known = _discovered(plan, on_values=not sketch)
+        if plan.places and not sketch:
+            known.varied = _on_other_values(plan, known)[1]
         tape = _recorded(plan, known, steady=not sketch, on_values=not sketch)
-        if not sketch:
+        if not sketch and known.varied is None:
             _refuse_frozen_draws(plan, known, tape)
         frozen = [] if sketch else _frozen_sizes(plan, known, tape)
     make_anew(tape.graph, tape.constants, tape.written_down)
@@ -153,9 +155,12 @@ def _recorded(plan: Plan, known: Known, *, steady: bool = False, on_values: bool
                         _refuse_draw(plan, known)
                     known.draws = True
                     continue
-                if steady:
+                if not steady or _is_steady_on_other_values(plan, known, tape):
+                    return tape
+                if known.varied is None:
                     _refuse_unsteady(plan, known, tape)
-                return tape
+                    return tape
+                known.varied = None  # both are asked for one by one
             except MustOpen as found:
                 known.opened |= found.modules
                 known.functions = [_unfolded(plan, named, found) for named in known.functions]
@@ -182,6 +187,7 @@ def _unfolded(plan: Plan, named: Named, found: MustOpen) -> Named:
 
 def _take_over(known: Known, other: Known) -> None:
     known.functions, known.opened, known.leaves, known.draws = other.functions, other.opened, other.leaves, other.draws
+    known.varied = None
 
 
 def _values_needed(plan: Plan, found: MustSee) -> CaptureError:
@@ -194,6 +200,25 @@ def _values_needed(plan: Plan, found: MustSee) -> CaptureError:
         f"what {names} gives is seen only on values, when prepare runs the model: without them it raises "
         f"{type(error).__name__} at {raising_line(error)}"
     )
+
+
+def _is_steady_on_other_values(plan: Plan, known: Known, tape: Tape) -> bool:
+    """Run once more on what the first run left behind, with what functions give of other values.
+
+    One run tells that the next step is the same program, and that it does not depend on those values; that it is
+    another program, or fails, does not tell why.
+    """
+    other = known.on_other_values()
+    if other is None or tape.written:
+        return False
+    try:
+        again = trace(plan, other, tape.mode)
+    except (CaptureError, MustOpen, MustSee):
+        return False
+    if same_program(tape, again) is True:
+        _note_anew(tape, again)
+        return True
+    return False
 
 
 def _refuse_unsteady(plan: Plan, known: Known, tape: Tape) -> None:
@@ -217,11 +242,15 @@ def _refuse_unsteady(plan: Plan, known: Known, tape: Tape) -> None:
             raise CaptureError(f"{plan.name}: the forward makes {made} at each call, {FILLED}")
         what = f"reads and changes {names}" if names else "does something else at the second call than at the first"
         raise CaptureError(f"{plan.name}: the forward {what}; {WRITTEN}")
+    _note_anew(tape, again)
+    if names:
+        tape.notes.append(f"the forward changes {names}, on which nothing in the graph depends; the graph does not")
+
+
+def _note_anew(tape: Tape, again: Tape) -> None:
     tape.written_down = made_anew(tape, again)
     for key in tape.written_down:
         tape.note_anew(key)
-    if names:
-        tape.notes.append(f"the forward changes {names}, on which nothing in the graph depends; the graph does not")
 
 
 def _is_written(tape: Tape, node: fx.Node) -> bool:
@@ -242,9 +271,9 @@ def _refuse_frozen_draws(plan: Plan, known: Known, tape: Tape) -> None:
     """Check that the graph does not depend on what named functions, and leaves run on values, happened to give."""
     if not plan.places and not known.leaves:
         return
-    varied = replace(plan, inputs=with_rows(plan.inputs, _other_values))
+    varied, found = _on_other_values(plan, known)
     try:
-        other = _recorded(varied, _discovered(varied, known, other_draws=True))
+        other = _recorded(varied, found)
     except Exception:  # noqa: BLE001 (rows that are no samples)
         other = _recorded(plan, _discovered(plan, known, other_draws=True))
     if same_program(tape, other) is False:
@@ -253,6 +282,15 @@ def _refuse_frozen_draws(plan: Plan, known: Known, tape: Tape) -> None:
             "way that a graph cannot follow, so that it would be the same at every step: name the function that does "
             "this work too, or use backend='eager'"
         )
+
+
+def _on_other_values(plan: Plan, known: Known) -> tuple[Plan, Known]:
+    """Say what is known on other rows and with other draws; on the same rows where the others are no samples."""
+    varied = replace(plan, inputs=with_rows(plan.inputs, _other_values))
+    try:
+        return varied, _discovered(varied, known, other_draws=True)
+    except Exception:  # noqa: BLE001
+        return plan, _discovered(plan, known, other_draws=True)
 
 
 def _other_values(tensor: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ LARGE = 8
 Verdict = Literal["same", "guarded", "other", "refused"]  # guarded: a guard tells the programs apart
 SizeClass = list[tuple[str, int]]  # the inputs, by name and dimension, whose sizes stand for one thing
 Others = tuple[int, ...]  # the sizes to try instead
+Left = tuple[SizeClass, Others]  # what is free so far, and what is to be tried yet
 
 
 @dataclass
@@ -38,51 +39,59 @@ class Tries:
         """
         every = size_classes(self.names, self.tensors)
         together = [places for places in every if not self._is_features(places)]
-        first = [(places, other_sizes(self._size(places))[0]) for places in together]
+        first = [(places, self._others(places)[0]) for places in together]
         is_same = len(first) > 1 and self._try(first) == "same"
-        left, found = list[tuple[SizeClass, Others]](), list[SizeClass]()
+        free, guarded, found = list[Left](), list[Left](), list[SizeClass]()
         for places in every:
-            taken = other_sizes(self._size(places))[0] if is_same and places in together else self._taken(places)
-            if taken is None:
-                found.append(places)
+            verdict, size = ("same", self._others(places)[0]) if is_same and places in together else self._alone(places)
+            if verdict in ("same", "guarded"):
+                (free if verdict == "same" else guarded).append((places, self._further(places, size)))
             else:
-                left.append((places, self._further(places, taken)))
-        found += self._differing(left)
+                found.append(places)
+        found += [*self._differing(free), *filter(None, map(self._differs, guarded))]
         return [place for places in found for place in places]
 
     def _try(self, sizes: list[tuple[SizeClass, int]]) -> Verdict:
         return self.tried(grown(self.names, self.tensors, sizes))
 
-    def _taken(self, places: SizeClass) -> int | None:
-        """Try sizes alone up to the first that the model takes; give it, or None if the program is another."""
-        for other in other_sizes(self._size(places)):
+    def _alone(self, places: SizeClass) -> tuple[Verdict, int]:
+        """Try sizes alone up to the first that the model takes: tell how the program of that one compares."""
+        for other in self._others(places):
             verdict = self._try([(places, other)])
             if verdict != "refused":
-                return other if verdict in ("same", "guarded") else None
-        return None
+                return verdict, other
+        return "refused", 0
 
-    def _differing(self, left: list[tuple[SizeClass, Others]]) -> list[SizeClass]:
+    def _differing(self, left: list[Left]) -> list[SizeClass]:
         """List what is not free after all, in sizes that were not tried yet."""
         while any(others for _, others in left):
             if self._try([(places, others[0]) for places, others in left if others]) != "same":
-                return [
-                    places for places, others in left if any(self._try([(places, one)]) == "other" for one in others)
-                ]
+                return [places for places, others in left if self._differs((places, others))]
             left = [(places, others[1:]) for places, others in left]
         return []
+
+    def _differs(self, left: Left) -> SizeClass | None:
+        """Give what is not free after all when it is tried alone."""
+        places, others = left
+        return places if any(self._try([(places, one)]) == "other" for one in others) else None
 
     def _size(self, places: SizeClass) -> int:
         name, dim = places[0]
         return self.tensors[self.names.index(name)].shape[dim]
 
-    def _further(self, places: SizeClass, taken: int) -> Others:
-        """Give more sizes to try; a batch is tried smaller too and, where no real values are needed, much larger."""
+    def _others(self, places: SizeClass) -> Others:
+        """Give the sizes to try in place of one: an odd one, and one that what divides the size divides too."""
         size, is_batch = self._size(places), places[0][1] == 0
-        others = other_sizes(size)
-        left = others[others.index(taken) + 1 :]
+        return (size + 1 if size > LARGE and not is_batch else 2 * size + 1, 2 * size)
+
+    def _further(self, places: SizeClass, taken: int) -> Others:
+        """Give more sizes to try: of a batch a smaller one, an even one, and without real values a much larger one."""
+        size, is_batch = self._size(places), places[0][1] == 0
         if not is_batch:
-            return left
-        return tuple(other for other in (size // 2, *(left if self.on_values else (64 * size,))) if other)
+            others = self._others(places)
+            return others[others.index(taken) + 1 :]
+        larger = (2 * size if size % 2 and taken % 2 else 0) if self.on_values else 64 * size
+        return tuple(other for other in (size // 2, larger) if other)
 
     def _is_features(self, places: SizeClass) -> bool:
         """Tell whether weights probably decide a size, of features or channels: (N, C), (N, T, C), (N, C, ...)."""
@@ -97,11 +106,6 @@ def size_classes(names: tuple[str, ...], tensors: list[Tensor]) -> list[SizeClas
         for dim, size in enumerate(tensor.shape):
             groups.setdefault((dim == 0, size), []).append((name, dim))
     return list(groups.values())
-
-
-def other_sizes(size: int) -> Others:
-    """Give the sizes to try in place of ``size``: an odd one, and one that what divides ``size`` divides too."""
-    return (size + 1 if size > LARGE else 2 * size + 1, 2 * size)
 
 
 def grown(names: tuple[str, ...], tensors: list[Tensor], sizes: list[tuple[SizeClass, int]]) -> list[Tensor]:
