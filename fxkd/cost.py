@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fxkd.capture import Captured
 from fxkd.capture.preserve import preserved
-from fxkd.capture.twins import fake_twins
+from fxkd.capture.twins import fake_of, fake_twins
 from fxkd.fakes import Stage
 from fxkd.shapes import Flow
 
@@ -64,7 +65,7 @@ def count(captured: Captured, model: nn.Module) -> int | None:
     setattr(root, captured.name, model)
     setattr(root, f"{captured.name}_constants", captured.constants)
     try:
-        with preserved(root), fake_twins(root, stage.mode), stage.mode, torch.no_grad(), counter:
+        with preserved(root), fake_twins(root, partial(fake_of, stage.mode)), stage.mode, torch.no_grad(), counter:
             _Counting(root, captured.graph, stage, counter).run()
     except Exception:  # noqa: BLE001 (a count is worth no error: what cannot be counted is not)
         return None

@@ -170,7 +170,7 @@ def _shape(value: Any) -> Any:
 def _run_without_values(model: nn.Module, inputs: Inputs) -> None:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     args, kwargs = pytree.tree_map_only(Tensor, partial(fake_of, mode), (inputs.args, inputs.kwargs))
-    with preserved(model, values=False), fake_twins(model, mode), mode:
+    with preserved(model, values=False), fake_twins(model, partial(fake_of, mode)), mode:
         model(*args, **kwargs)
 
 

@@ -44,10 +44,12 @@ class Kind:
     Args:
         draws: It runs without values, and draws.
         needs_values: It does not run without values, so that they may decide the sizes of what it gives.
+        may_give_nothing: It may give None.
     """
 
     draws: bool
     needs_values: bool
+    may_give_nothing: bool
 
     @property
     def is_plain(self) -> bool:

@@ -17,7 +17,7 @@ from fxkd.capture.heard import Ear, Names, noted_reads, noted_sets
 from fxkd.capture.inputs import Inputs
 from fxkd.capture.lines import in_fake_kernel, raising_line
 from fxkd.capture.structure import mapped, storages, tensors
-from fxkd.capture.twins import fake_of, fake_twins
+from fxkd.capture.twins import fake_like, fake_of, fake_twins
 from fxkd.capture.whole import whole_of
 from fxkd.capture.whole_calls import note
 from fxkd.errors import CaptureError
@@ -71,7 +71,7 @@ class Outcome:
 
 def _fake(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
     """Make a fake of a result, with a gradient where it had one, but without what it was made of."""
-    fake = fake_of(mode, tensor).detach()
+    fake = fake_like(mode, tensor)
     if not tensor.requires_grad:
         return fake
     with torch.enable_grad():
@@ -208,7 +208,7 @@ def discover_without_values(
     mode, places = FakeTensorMode(allow_non_fake_inputs=True), list(places)
     args, kwargs = pytree.tree_map_only(Tensor, partial(fake_of, mode), (inputs.args, inputs.kwargs))
     try:
-        with fake_twins(model, mode), mode:
+        with fake_twins(model, partial(fake_of, mode)), mode:
             return discover(model, Inputs(args, kwargs), places, point_modules, Watch(on_values=False))
     except Exception as error:
         names = ", ".join(repr(place.path) for place in places)

@@ -98,7 +98,7 @@ class Calls(ModuleCalls):
             self.marks.guard_form(value, node)
         seen = self.marks.bind_call(value, node, named.points)
         if not has_form:
-            self.marks.guard_nothing(value, node, may_be=kind.draws or may_give_nothing(named.function))
+            self.marks.guard_nothing(value, node, may_be=kind.may_give_nothing)
         if named.is_replaced:
             return seen
         self.tape.unseen.update(dict.fromkeys(outcome.sets, partial(self._open_read, path)))
@@ -160,7 +160,8 @@ class Calls(ModuleCalls):
             self.contents.moves |= bool(changed)
             for module in [one for one in changed if isinstance(one, nn.Module)]:
                 self.parts.note_own(module)
-            self.kinds[path] = Kind(draws=runs and moved, needs_values=not runs)
+            draws = runs and moved
+            self.kinds[path] = Kind(draws, not runs, draws or may_give_nothing(named.function))
             self._is_trying = False
             set_drawn_state(drawn)
             self.generators.put_back(own_drawn)

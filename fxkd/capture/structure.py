@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+BARE = (Tensor, int, float, str, type(None))
+
 
 def parts(value: Any) -> Iterator[tuple[Any, Callable[..., Any], Any]]:
     """Yield what a container holds, how to reach it and by which key."""
@@ -23,7 +25,9 @@ def parts(value: Any) -> Iterator[tuple[Any, Callable[..., Any], Any]]:
 
 def leaves(value: Any) -> Iterator[Any]:
     """Yield what is inside ``value`` and holds nothing itself; a bare value yields itself."""
-    if isinstance(value, (tuple, list, Mapping)) or dataclasses.is_dataclass(value):
+    if isinstance(value, BARE):
+        yield value
+    elif isinstance(value, (tuple, list, Mapping)) or dataclasses.is_dataclass(value):
         for part, _, _ in parts(value):
             yield from leaves(part)
     else:

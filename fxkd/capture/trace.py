@@ -66,7 +66,7 @@ def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
     is_first, mode = mode is None, mode or plan.fakes.mode()
     with ExitStack() as stack:
         stack.enter_context(plan.caches.emptied())
-        twins = stack.enter_context(fake_twins(plan.model, mode))
+        twins = stack.enter_context(fake_twins(plan.model, plan.fakes.twin))
         tape = Tape(plan.name, twins, plan.paths, mode)
         lasting = Lasting(plan.model, plan.contents if is_first else Contents(plan.model))
         marks = Marks(tape, plan.whole)

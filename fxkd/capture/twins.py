@@ -1,7 +1,7 @@
 """Fake twins: while a model is recorded its parameters, buffers and tensor attributes are shapes without values."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,17 +23,35 @@ def fake_of(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
     return fake
 
 
+def fake_like(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
+    """Make a fake that looks like a tensor and has no gradient."""
+    is_plain = type(tensor) is Tensor and tensor.layout is torch.strided and not (tensor.is_conj() or tensor.is_neg())
+    if not is_plain or tensor.storage_offset() or tensor._is_view():
+        return fake_of(mode, tensor).detach()
+    with mode:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+
+
 class Fakes:
     """A mode for run after run: what it once made a fake of has it, as long as no run changed what a fake can show."""
 
     def __init__(self) -> None:
         self._mode, self._made = FakeTensorMode(allow_non_fake_inputs=True), list[tuple[Tensor, Any]]()
+        self._twins: dict[int, tuple[Tensor, Tensor]] = {}
 
     def mode(self) -> FakeTensorMode:
         """Give a mode of which every fake is as it was made."""
         if any(_shown(fake) != shown for fake, shown in self._made):
             self.__init__()  # type: ignore[misc]
         return self._mode
+
+    def twin(self, tensor: Tensor) -> Tensor:
+        """Give the one fake of a tensor."""
+        real, twin = self._twins.get(id(tensor), (None, None))
+        if real is not tensor or twin is None:
+            twin = fake_of(self._mode, tensor)
+            self._twins[id(tensor)] = tensor, twin
+        return twin
 
     def note(self, fakes: list[Tensor]) -> None:
         """Keep how fakes look before a run."""
@@ -53,8 +71,8 @@ def _shown(fake: Tensor) -> Any:
 
 
 @contextmanager
-def fake_twins(model: nn.Module, mode: FakeTensorMode) -> Iterator[dict[int, tuple[Tensor, str]]]:
-    """Swap every tensor of ``model`` for its twin; give where each twin hangs, by its identity.
+def fake_twins(model: nn.Module, make: Callable[[Tensor], Tensor]) -> Iterator[dict[int, tuple[Tensor, str]]]:
+    """Swap every tensor of ``model`` for its twin, which ``make`` gives; give where each hangs, by its identity.
 
     A tensor that hangs in two places (tied weights) has one twin and the first of its names.
     """
@@ -65,7 +83,7 @@ def fake_twins(model: nn.Module, mode: FakeTensorMode) -> Iterator[dict[int, tup
             for key, value in list(holder.items()):
                 if isinstance(value, Tensor):
                     is_fake = isinstance(value, FakeTensor)  # an earlier run of the same capture left it
-                    twin = value if is_fake else fake_of(mode, value)
+                    twin = value if is_fake else make(value)
                     swapped.append((holder, key, value))
                     holder[key] = twin
                     places.setdefault(id(twin), (twin, f"{prefix}.{key}" if prefix else key))

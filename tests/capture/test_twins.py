@@ -1,13 +1,14 @@
 """Parameters and buffers of the graph are the model's own, live, also when tied."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from fxkd.capture.twins import Fakes, fake_twins
+from fxkd.capture.twins import Fakes, fake_of, fake_twins
 from tests.capture.replay import assert_replays, captured, graph_of
 from tests.support.models.tied import Tied
 from tests.support.oracle import assert_same
@@ -82,7 +83,7 @@ def test_all_tensors_are_fake_inside_and_back_afterwards() -> None:
     before = {name: id(value) for name, value in [*model.named_parameters(), *model.named_buffers()]} | {
         "scale": id(model.scale)
     }
-    with fake_twins(model, FakeTensorMode()) as places:
+    with fake_twins(model, partial(fake_of, FakeTensorMode())) as places:
         assert isinstance(model.embedding.weight, FakeTensor)
         assert model.embedding.weight is model.head.weight
         assert isinstance(model.embedding.weight, nn.Parameter)
@@ -98,7 +99,7 @@ def test_all_tensors_are_fake_inside_and_back_afterwards() -> None:
 def test_twins_go_away_after_an_error() -> None:
     model = TiedHead()
     weight = model.embedding.weight
-    with pytest.raises(ValueError, match="inside"), fake_twins(model, FakeTensorMode()):
+    with pytest.raises(ValueError, match="inside"), fake_twins(model, partial(fake_of, FakeTensorMode())):
         raise ValueError("inside")
     assert model.embedding.weight is weight
 
