@@ -235,8 +235,8 @@ BUGS = (
     Bug(
         "unsteady-forward-accepted",
         "fxkd/capture/run.py",
-        "                if steady:\n",
-        "                if False:\n",
+        "                if not steady or _is_steady_on_other_values(plan, known, tape):\n",
+        "                if True:\n",
         "tests/capture/test_run.py",
     ),
     Bug(
