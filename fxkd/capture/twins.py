@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from fxkd.capture.norms import Mode
+
 
 def fake_of(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
     """Make a fake of a tensor, which may be what something else made: an input, a weight that a hook computes.
@@ -36,7 +38,7 @@ class Fakes:
     """A mode for run after run: what it once made a fake of has it, as long as no run changed what a fake can show."""
 
     def __init__(self) -> None:
-        self._mode, self._made = FakeTensorMode(allow_non_fake_inputs=True), list[tuple[Tensor, Any]]()
+        self._mode, self._made = Mode(), list[tuple[Tensor, Any]]()
         self._twins: dict[int, tuple[Tensor, Tensor]] = {}
 
     def mode(self) -> FakeTensorMode:
