@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from fxkd.capture.norms import Mode
+from fxkd.capture.fake_mode import Mode
 
 
 def fake_of(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
