@@ -42,7 +42,7 @@ NAMES = (
     "held-attributes-not-compared",
 )
 CHOSEN = (*(bug for name in NAMES for bug in BUGS if bug.name == name), *OWN)
-FOUND = re.compile(r"^wrong, number (\d+): .*?\n(?:.*\n)*?(\w*(?:Error|Exception|Differ)\b.*)$", re.MULTILINE)
+FOUND = re.compile(r"^wrong, number (\d+): .*?\n(?:.*\n)*?([\w.]*(?:Error|Exception|Differ)\b.*)$", re.MULTILINE)
 
 
 def found_after(bug: Bug, root: Path, examples: int, number: int) -> tuple[int, str] | None:
