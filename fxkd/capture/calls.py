@@ -45,12 +45,13 @@ class ModuleCalls:
         self.marks, self.tape, self.lasting, self.parts = marks, marks.tape, lasting, Parts(plan.model)
         self.paths, self.points, self.contents = plan.paths, plan.modules, plan.contents
         self.generators = plan.contents.generators
+        self.alone = known.alone(plan.contents.memory)
         self.opened, self.seen, self.leaves_draw = known.opened, known.leaves, known.draws
         self.must_open: set[int] = set()
         self.must_see: set[int] = set()
         self.ran_whole: set[int] = set()
         self._inside: list[nn.Module] = []
-        self._whole: list[nn.Module] = []
+        self._whole: list[tuple[nn.Module, Any]] = []
         self._function: str | None = None
         self._leaf_counts: Counter[int] = Counter()
 
@@ -108,7 +109,7 @@ class ModuleCalls:
             is_changed = contents.changed()
             if is_changed:
                 self._note_changed(module)
-            self._whole.append(module)
+            self._whole.append((module, (args, kwargs)))
             self.lasting.note((args, kwargs))
             self.ran_whole.update(map(id, contents.modules))
             node = tape.graph.create_node("call_module", f"{tape.name}.{path}", *arguments)
@@ -119,22 +120,23 @@ class ModuleCalls:
 
     def _is_set(self, module: nn.Module, contents: Contents) -> bool:
         """Tell whether the forward set something in a leaf, or in an object that it holds."""
-        if contents.is_unset and not self.contents.moves:
+        if contents.is_unset and not self.lasting.moved:
             return False
-        contents.is_unset = not (self.parts.changed(module) or self.lasting.set_below(contents))
-        return not contents.is_unset
+        is_set = self.parts.changed(module) or self.lasting.set_below(contents)
+        contents.is_unset = not is_set and not self.lasting.moved
+        return is_set
 
     def _note_changed(self, module: nn.Module) -> None:
         """Take a leaf that changed itself as it is now."""
-        self.contents.moves = True
         self.parts.note(module)
         self.lasting.note_module(module, self.contents.of(module))
 
     def open_set(self) -> None:
         """Open the leaves in which the forward set something after their call: they find it at the next."""
         with quiet(self.tape):
-            whole = [(module, self.contents.of(module)) for module in self._whole]
-            self.must_open.update(id(module) for module, contents in whole if self._is_set(module, contents))
+            for module, given in self._whole:
+                if self._is_set(module, self.contents.of(module)) or self.lasting.set_in(given):
+                    self.must_open.add(id(module))
 
     @contextmanager
     def _undrawn(self) -> Iterator[None]:
@@ -170,7 +172,9 @@ class ModuleCalls:
                 f"the module {self.paths[id(module)]!r} was called {len(outcomes)} times in one run and more in another"
             )
         outcome = outcomes[index]
-        return outcome.replay(tensors((args, kwargs)), self.tape.mode) if outcome else original(module, *args, **kwargs)
+        if outcome is None:
+            return original(module, *args, **kwargs)
+        return outcome.replay(tensors((args, kwargs)), self.tape.mode, self.alone)
 
     def wrap_conversion(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Stand for ``nn.Module._apply``: what is of a type and in a place already needs no new tensors."""

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from fxkd.capture.generators import Generators
+from fxkd.capture.structure import storages
 
 CONTAINERS = (dict, list, set, deque)
 EMPTY = {*CONTAINERS, OrderedDict}  # known to be empty without a look at attributes
@@ -23,8 +24,7 @@ class Contents:
     """What a model, and what hangs on it, holds in attributes and containers.
 
     Attributes:
-        is_unset: Whether it was seen that a forward sets nothing in it before it is taken as one node.
-        moves: Whether what runs as one node changed anything, so that what was seen of parts does not stand.
+        is_unset: Whether it holds what it held when the capture began, or what counts as the same.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -32,7 +32,7 @@ class Contents:
         self._kept = [(holder, content_of(holder)) for holder in holders(model.modules())]
         self._empty = [holder for holder, content in self._kept if not content and type(holder) in EMPTY]
         self._filled = [(holder, content) for holder, content in self._kept if content or type(holder) not in EMPTY]
-        self.is_unset = self.moves = False
+        self.is_unset = False
 
     @cached_property
     def generators(self) -> Generators:
@@ -61,6 +61,11 @@ class Contents:
     def tensors(self) -> list[Tensor]:
         """Its parameters and buffers, as long as nothing changed."""
         return [*self._model.parameters(), *self._model.buffers()]
+
+    @cached_property
+    def memory(self) -> frozenset[int]:
+        """The memory of all tensors in it."""
+        return storages([part for _, content in self._kept for part in _items(content) if isinstance(part, Tensor)])
 
     @cached_property
     def is_stateful(self) -> bool:

@@ -63,15 +63,15 @@ class Outcome:
     sets: Names
     objects: tuple[Any, ...]
 
-    def replay(self, given: list[Tensor], mode: FakeTensorMode) -> Any:
-        """Give the same result on fake tensors."""
-        fresh = mapped(Tensor, lambda tensor: _fake(mode, tensor), self.value)
+    def replay(self, given: list[Tensor], mode: FakeTensorMode, alone: frozenset[int]) -> Any:
+        """Give the same result on fake tensors; ``alone`` is memory in which no two tensors live."""
+        fresh = mapped(Tensor, lambda tensor: _fake(mode, tensor, alone), self.value)
         return mapped(Given, lambda place: given[place.index], fresh)
 
 
-def _fake(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
+def _fake(mode: FakeTensorMode, tensor: Tensor, alone: frozenset[int]) -> Tensor:
     """Make a fake of a result, with a gradient where it had one, but without what it was made of."""
-    fake = fake_like(mode, tensor)
+    fake = fake_like(mode, tensor) if storages(tensor) <= alone else fake_of(mode, tensor).detach()
     if not tensor.requires_grad:
         return fake
     with torch.enable_grad():

@@ -85,7 +85,8 @@ class Calls(ModuleCalls):
         self.tape.taker = None
         shared = storages([given[index] for index in outcome.viewed])
         with quiet(self.tape):
-            value = outcome.replay(tensors(self.marks.given(named.points, (args, kwargs))), self.tape.mode)
+            taken = tensors(self.marks.given(named.points, (args, kwargs)))
+            value = outcome.replay(taken, self.tape.mode, self.alone)
         node.meta.update(
             function=named.place.path,
             mutates=storages([given[index] for index in outcome.changed]),
@@ -157,8 +158,7 @@ class Calls(ModuleCalls):
                 given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
                 runs, moved = runs_without_values(named.function, *given), drawn_state() != drawn
                 watched.undo()
-            self.contents.moves |= bool(changed)
-            for module in [one for one in changed if isinstance(one, nn.Module)]:
+            for module in changed:
                 self.parts.note_own(module)
             draws = runs and moved
             self.kinds[path] = Kind(draws, not runs, draws or may_give_nothing(named.function))

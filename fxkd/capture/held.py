@@ -193,7 +193,7 @@ def _made_of(module: nn.Module) -> tuple[Any, ...]:
     own = module.__dict__
     plain = [(key, value if isinstance(value, PLAIN) else id(value)) for key, value in own.items()]
     held = [(key, id(part)) for name in ("_parameters", "_buffers", "_modules") for key, part in own[name].items()]
-    return *plain, *held
+    return *plain, *held, *(id(hook) for name in HOOKS for hook in own[name].values())
 
 
 def kinds_and_hooks(modules: Iterable[nn.Module]) -> tuple[frozenset[Any], tuple[int, ...]]:

@@ -1,11 +1,13 @@
 """What is known of a model before it is recorded: how each named function is kept, what is opened, what leaves give."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from fxkd.capture.captured import PointName
 from fxkd.capture.discover import Outcome
+from fxkd.capture.structure import storages, tensors
 from fxkd.points import Place
 
 
@@ -36,8 +38,9 @@ class Known:
         functions: How each named function is kept.
         opened: The modules whose forward is recorded.
         leaves: What leaves that do not run without values gave on values, call by call, by the module's identity.
-        draws: Whether leaves draw random numbers of Python's or numpy's.
-        varied: What is known of it on other values and with other draws, as long as that may be compared.
+        draws: Whether something drew random numbers of Python's or numpy's, so that leaves are watched for it.
+        varied: What is known of it on other values and with other draws.
+        depends: Whether the program depends on what functions happened to give; None while that is not known.
     """
 
     functions: list[Named]
@@ -45,6 +48,7 @@ class Known:
     leaves: dict[int, list[Outcome | None]] = field(default_factory=dict)
     draws: bool = False
     varied: "Known | None" = None
+    depends: bool | None = None
 
     def is_unfolded(self, path: str) -> bool:
         """Tell whether a named function is opened."""
@@ -57,3 +61,11 @@ class Known:
         pairs = zip(self.functions, self.varied.functions, strict=True)
         functions = [ours if ours.outcomes is None else theirs for ours, theirs in pairs]
         return Known(functions, self.opened, self.varied.leaves, self.draws)
+
+    def alone(self, held: frozenset[int]) -> frozenset[int]:
+        """Give the memory in which one tensor alone lives, of all that functions and leaves gave; not what is held."""
+        outcomes = [outcome for named in self.functions for outcome in named.outcomes or []]
+        outcomes += [outcome for seen in self.leaves.values() for outcome in seen if outcome is not None]
+        given = [tensor for outcome in outcomes for tensor in tensors(outcome.value)]
+        counts = Counter(memory for tensor in given for memory in storages(tensor))
+        return frozenset(memory for memory, count in counts.items() if count == 1) - held

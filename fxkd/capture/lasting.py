@@ -20,9 +20,11 @@ class Lasting:
     Args:
         model: What is recorded, its tensors already without values.
         contents: What hangs on it.
+        moved: Whether they are others already than when the capture began; from the first change on they are.
     """
 
-    def __init__(self, model: nn.Module, contents: Contents) -> None:
+    def __init__(self, model: nn.Module, contents: Contents, *, moved: bool = False) -> None:
+        self.moved = moved
         self._modules = {id(module): (module, _named(module)) for module in model.modules()}
         self._paths = {id(module): path for path, module in model.named_modules()}
         self._objects = {id(holder): (holder, content_of(holder)) for holder in contents.objects}
@@ -59,13 +61,15 @@ class Lasting:
     def note(self, given: Any) -> None:
         """Take the objects among what a node was given as they are now."""
         for value in self._lasting(given):
+            self.moved |= self._is_other(value)
             self._take(value)
 
     def _take(self, value: Any) -> None:
         self._objects.update((id(part), (part, content_of(part))) for part in _objects_below(value))
 
     def note_module(self, module: nn.Module, contents: Contents) -> None:
-        """Take a module that ran as one node, and what is below it, as they are now."""
+        """Take a module that ran as one node and changed itself, and what is below it, as they are now."""
+        self.moved = True
         self._modules.update((id(part), (part, _named(part))) for part in module.modules())
         self._objects.update((id(holder), (holder, content_of(holder))) for holder in contents.hanging)
 
@@ -73,11 +77,11 @@ class Lasting:
         return [value for value in _flat(given) if id(value) in self._objects]
 
     @contextmanager
-    def noted(self) -> Iterator[list[Any]]:
-        """Take as it is afterwards what a function that is tried does to all that lasts; fill in to what."""
+    def noted(self) -> Iterator[list[nn.Module]]:
+        """Take as it is afterwards what a function that is tried does to all that lasts; fill in which modules."""
         modules = [(module, known, _named(module)) for module, known in self._modules.values()]
         objects = [(holder, content_of(holder)) for holder, _ in self._objects.values()]
-        others: list[Any] = []
+        others: list[nn.Module] = []
         yield others
         for module, known, before in modules:
             now = _named(module)
@@ -87,7 +91,8 @@ class Lasting:
         for holder, content in objects:
             if not _all_alike(content, view_of(holder)):
                 self._take(holder)
-                others.append(holder)
+                self.moved = True
+        self.moved |= bool(others)
 
 
 def _all_alike(before: Any, now: Any) -> bool:

@@ -6,11 +6,10 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fxkd import patcher
 from fxkd.capture.anew import make_anew
-from fxkd.capture.attributes import REMEDY as WRITTEN
 from fxkd.capture.blame import blamed
 from fxkd.capture.calls import InsideOneNode
 from fxkd.capture.captured import Captured, PointName
@@ -22,19 +21,17 @@ from fxkd.capture.known import Known, Named
 from fxkd.capture.lines import drawing_line, is_misfit, quiet_log, raising_line
 from fxkd.capture.plan import Plan
 from fxkd.capture.preserve import preserved, uncollected
-from fxkd.capture.probe import learn_memory, made_anew, other_objects, pin, same_program
+from fxkd.capture.probe import learn_memory, pin, same_program
 from fxkd.capture.sizes import Tries, Verdict
-from fxkd.capture.tape import MadeUnseen, Tape
+from fxkd.capture.steady import compared_on_other_values, refuse_unsteady
+from fxkd.capture.tape import Tape
 from fxkd.capture.tidy import tidy
 from fxkd.capture.trace import REMEDY, MustOpen, MustSee, explained, trace
 from fxkd.errors import CaptureError
 from fxkd.points import held_at, original
 
+DEPENDS = {"same": False, "guarded": False, "other": True, "fails": None}  # on what functions happened to give
 SMALLER = 0.6875  # what is multiplied by it is exact in any floating point of eight bits or more
-FILLED = (
-    "and gives it to what is one node here; a graph cannot do that again, as nobody knows what else holds the object: "
-    "let the model do without it (transformers: use_cache=False), or use backend='eager'"
-)
 
 
 def capture(
@@ -83,9 +80,9 @@ def capture(
     ):
         known = _discovered(plan, on_values=not sketch)
         if plan.places and not sketch:
-            known.varied = _on_other_values(plan, known)[1]
+            known.varied = _on_other_values(plan, known)
         tape = _recorded(plan, known, steady=not sketch, on_values=not sketch)
-        if not sketch and known.varied is None:
+        if not sketch and known.depends is not False:
             _refuse_frozen_draws(plan, known, tape)
         frozen = [] if sketch else _frozen_sizes(plan, known, tape)
     make_anew(tape.graph, tape.constants, tape.written_down)
@@ -145,22 +142,30 @@ def _recorded(plan: Plan, known: Known, *, steady: bool = False, on_values: bool
     ``steady`` checks that the next call is the same; without ``misfits`` a leaf is not run on values to see whether
     sizes that do not fit would.
     """
-    for _ in range(2 * len(plan.paths) + 1):
+    first: Tape | None = None
+    for _ in range(2 * len(plan.paths) + 3):
         with preserved(plan.model, contents=plan.contents):
             start = plan.drawn()
             try:
+                if steady:
+                    plan.kinds.clear()  # what functions do beside what they give shows at the next step
                 tape = trace(plan, known)
                 if plan.drawn() != start:
                     if known.draws:
                         _refuse_draw(plan, known)
                     known.draws = True
                     continue
-                if not steady or _is_steady_on_other_values(plan, known, tape):
+                if not steady:
                     return tape
-                if known.varied is None:
-                    _refuse_unsteady(plan, known, tape)
-                    return tape
-                known.varied = None  # both are asked for one by one
+                other = known.on_other_values()
+                if first is None and other is not None and not tape.written:
+                    known.depends = DEPENDS[verdict := compared_on_other_values(plan, other, tape)]
+                    if verdict == "same":
+                        return tape
+                    first = tape
+                    continue
+                refuse_unsteady(plan, known, tape, first)
+                return tape
             except MustOpen as found:
                 known.opened |= found.modules
                 known.functions = [_unfolded(plan, named, found) for named in known.functions]
@@ -187,7 +192,7 @@ def _unfolded(plan: Plan, named: Named, found: MustOpen) -> Named:
 
 def _take_over(known: Known, other: Known) -> None:
     known.functions, known.opened, known.leaves, known.draws = other.functions, other.opened, other.leaves, other.draws
-    known.varied = None
+    known.varied = known.depends = None
 
 
 def _values_needed(plan: Plan, found: MustSee) -> CaptureError:
@@ -200,62 +205,6 @@ def _values_needed(plan: Plan, found: MustSee) -> CaptureError:
         f"what {names} gives is seen only on values, when prepare runs the model: without them it raises "
         f"{type(error).__name__} at {raising_line(error)}"
     )
-
-
-def _is_steady_on_other_values(plan: Plan, known: Known, tape: Tape) -> bool:
-    """Run once more on what the first run left behind, with what functions give of other values.
-
-    One run tells that the next step is the same program, and that it does not depend on those values; that it is
-    another program, or fails, does not tell why.
-    """
-    other = known.on_other_values()
-    if other is None or tape.written:
-        return False
-    try:
-        again = trace(plan, other, tape.mode)
-    except (CaptureError, MustOpen, MustSee):
-        return False
-    if same_program(tape, again) is True:
-        _note_anew(tape, again)
-        return True
-    return False
-
-
-def _refuse_unsteady(plan: Plan, known: Known, tape: Tape) -> None:
-    """Run once more on what the first run left behind: the next step must be the same program."""
-    try:
-        again = trace(plan, known, tape.mode)
-    except MadeUnseen as error:
-        raise CaptureError(
-            f"{plan.name}: the forward keeps something for its next call: {error.what}. If that is made once, call the "
-            "model once in this mode, under torch.no_grad(), so that it is there before; or use backend='eager'"
-        ) from error
-    except CaptureError as error:
-        raise CaptureError(f"{plan.name}: the forward does something else at the second call: {error}") from error
-    names = ", ".join(map(repr, tape.written))
-    if read := [node.target for node in tape.graph.nodes if node.op == "get_attr" and _is_written(tape, node)]:
-        names = ", ".join(repr(str(target).partition(".")[2]) for target in read)
-        raise CaptureError(f"{plan.name}: the forward reads and changes {names}; {WRITTEN}")
-    if not same_program(tape, again):
-        made = ", ".join(other_objects(tape, again))
-        if made:
-            raise CaptureError(f"{plan.name}: the forward makes {made} at each call, {FILLED}")
-        what = f"reads and changes {names}" if names else "does something else at the second call than at the first"
-        raise CaptureError(f"{plan.name}: the forward {what}; {WRITTEN}")
-    _note_anew(tape, again)
-    if names:
-        tape.notes.append(f"the forward changes {names}, on which nothing in the graph depends; the graph does not")
-
-
-def _note_anew(tape: Tape, again: Tape) -> None:
-    tape.written_down = made_anew(tape, again)
-    for key in tape.written_down:
-        tape.note_anew(key)
-
-
-def _is_written(tape: Tape, node: fx.Node) -> bool:
-    """Tell whether a node gives a tensor of the model's that the forward puts another in the place of."""
-    return any(node.target == f"{tape.name}.{where}" for where in tape.written)
 
 
 def _refuse_draw(plan: Plan, known: Known) -> None:
@@ -271,12 +220,13 @@ def _refuse_frozen_draws(plan: Plan, known: Known, tape: Tape) -> None:
     """Check that the graph does not depend on what named functions, and leaves run on values, happened to give."""
     if not plan.places and not known.leaves:
         return
-    varied, found = _on_other_values(plan, known)
-    try:
-        other = _recorded(varied, found)
-    except Exception:  # noqa: BLE001 (rows that are no samples)
-        other = _recorded(plan, _discovered(plan, known, other_draws=True))
-    if same_program(tape, other) is False:
+    if known.depends is None:
+        try:
+            other = _recorded(plan, known.on_other_values() or _on_other_values(plan, known))
+        except Exception:  # noqa: BLE001 (rows that are no samples)
+            other = _recorded(plan, _discovered(plan, known, other_draws=True))
+        known.depends = same_program(tape, other) is False
+    if known.depends:
         raise CaptureError(
             f"{plan.name}: Python code works on what a named function gives ({', '.join(map(repr, plan.places))}) in a "
             "way that a graph cannot follow, so that it would be the same at every step: name the function that does "
@@ -284,13 +234,13 @@ def _refuse_frozen_draws(plan: Plan, known: Known, tape: Tape) -> None:
         )
 
 
-def _on_other_values(plan: Plan, known: Known) -> tuple[Plan, Known]:
+def _on_other_values(plan: Plan, known: Known) -> Known:
     """Say what is known on other rows and with other draws; on the same rows where the others are no samples."""
     varied = replace(plan, inputs=with_rows(plan.inputs, _other_values))
     try:
-        return varied, _discovered(varied, known, other_draws=True)
+        return _discovered(varied, known, other_draws=True)
     except Exception:  # noqa: BLE001
-        return plan, _discovered(plan, known, other_draws=True)
+        return _discovered(plan, known, other_draws=True)
 
 
 def _other_values(tensor: Tensor) -> Tensor:

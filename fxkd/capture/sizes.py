@@ -44,8 +44,11 @@ class Tries:
         free, guarded, found = list[Left](), list[Left](), list[SizeClass]()
         for places in every:
             verdict, size = ("same", self._others(places)[0]) if is_same and places in together else self._alone(places)
-            if verdict in ("same", "guarded"):
-                (free if verdict == "same" else guarded).append((places, self._further(places, size)))
+            further = self._further(places, size) if verdict in ("same", "guarded") else ()
+            if verdict == "same":
+                free.append((places, further))
+            elif verdict == "guarded":
+                guarded.append((places, tuple(dict.fromkeys((*further, *self._near(places, size))))))
             else:
                 found.append(places)
         found += [*self._differing(free), *filter(None, map(self._differs, guarded))]
@@ -81,17 +84,22 @@ class Tries:
 
     def _others(self, places: SizeClass) -> Others:
         """Give the sizes to try in place of one: an odd one, and one that what divides the size divides too."""
-        size, is_batch = self._size(places), places[0][1] == 0
-        return (size + 1 if size > LARGE and not is_batch else 2 * size + 1, 2 * size)
+        size = self._size(places)
+        return (size + 1 if size > LARGE else 2 * size + 1, 2 * size)
 
     def _further(self, places: SizeClass, taken: int) -> Others:
-        """Give more sizes to try: of a batch a smaller one, an even one, and without real values a much larger one."""
+        """Give more sizes to try; a batch is tried smaller too and, where no real values are needed, much larger."""
         size, is_batch = self._size(places), places[0][1] == 0
+        others = self._others(places)
+        left = others[others.index(taken) + 1 :]
         if not is_batch:
-            others = self._others(places)
-            return others[others.index(taken) + 1 :]
-        larger = (2 * size if size % 2 and taken % 2 else 0) if self.on_values else 64 * size
-        return tuple(other for other in (size // 2, larger) if other)
+            return left
+        return tuple(other for other in (size // 2, *(left if self.on_values else (64 * size,))) if other)
+
+    def _near(self, places: SizeClass, taken: int) -> Others:
+        """Give sizes that probably lie on the same side of a guard."""
+        size = self._size(places)
+        return tuple(other for other in (size + 1, size - 1) if other and other != taken)
 
     def _is_features(self, places: SizeClass) -> bool:
         """Tell whether weights probably decide a size, of features or channels: (N, C), (N, T, C), (N, C, ...)."""

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import _pytree as pytree
 
-BARE = (Tensor, int, float, str, type(None))
+BARE = {Tensor, nn.Parameter, FakeTensor, int, float, bool, str, type(None)}
 
 
 def parts(value: Any) -> Iterator[tuple[Any, Callable[..., Any], Any]]:
@@ -25,7 +26,7 @@ def parts(value: Any) -> Iterator[tuple[Any, Callable[..., Any], Any]]:
 
 def leaves(value: Any) -> Iterator[Any]:
     """Yield what is inside ``value`` and holds nothing itself; a bare value yields itself."""
-    if isinstance(value, BARE):
+    if type(value) in BARE:
         yield value
     elif isinstance(value, (tuple, list, Mapping)) or dataclasses.is_dataclass(value):
         for part, _, _ in parts(value):

@@ -68,7 +68,7 @@ def trace(plan: Plan, known: Known, mode: FakeTensorMode | None = None) -> Tape:
         stack.enter_context(plan.caches.emptied())
         twins = stack.enter_context(fake_twins(plan.model, plan.fakes.twin))
         tape = Tape(plan.name, twins, plan.paths, mode)
-        lasting = Lasting(plan.model, plan.contents if is_first else Contents(plan.model))
+        lasting = Lasting(plan.model, plan.contents if is_first else Contents(plan.model), moved=not is_first)
         marks = Marks(tape, plan.whole)
         calls = Calls(marks, plan, known, lasting)
         fakes = _placeholders(plan, tape, mode)

@@ -117,6 +117,85 @@ class Shares(nn.Module):
         return self.part(y)
 
 
+class Context:
+    """What leaves are given, and hold."""
+
+    def __init__(self) -> None:
+        self.scale = 1.0
+
+
+class Takes(nn.Module):
+    """Reads what it is given."""
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return x * context.scale
+
+
+class Sets(nn.Module):
+    """Sets something in what it is given."""
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        context.scale = 3.0
+        return x + 1
+
+
+class Holds(nn.Module):
+    """Reads what it holds."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.context.scale
+
+
+class Given(nn.Module):
+    """Gives an object to leaves, that one of them holds."""
+
+    def __init__(self, around: Callable[["Given", Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fc, self.context, self.around = nn.Linear(4, 4), Context(), around
+        self.takes, self.sets, self.holds = Takes(), Sets(), Holds(self.context)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.around(self, self.fc(x))
+
+
+def set_before_two(model: Given, x: Tensor) -> Tensor:
+    model.context.scale = 2.0
+    return model.holds(model.takes(x, model.context))
+
+
+def set_behind_the_only_call(model: Given, x: Tensor) -> Tensor:
+    y = model.takes(x, model.context)
+    model.context.scale = 2.0
+    return y
+
+
+def hooked_for_a_while(model: Given, x: Tensor) -> Tensor:
+    handle = model.holds.register_forward_hook(lambda module, args, value: value * 2)
+    y = model.holds(x)
+    handle.remove()
+    return y
+
+
+def set_by_a_leaf_and_set_back(model: Given, x: Tensor) -> Tensor:
+    y = model.sets(model.holds(x), model.context)
+    model.context.scale = 1.0
+    return model.holds(y)
+
+
+@pytest.mark.parametrize("around", [set_before_two, set_by_a_leaf_and_set_back, hooked_for_a_while])
+def test_what_is_set_in_what_leaves_are_given(around: Callable[..., Tensor]) -> None:
+    assert_same_steps(Given(around))
+
+
+def test_what_is_set_behind_the_only_call_is_refused() -> None:
+    with pytest.raises(CaptureError, match="does something else at the second call"):
+        fxkd.record(Given(set_behind_the_only_call), ["fc"], example_inputs=torch.randn(2, 4))
+
+
 @pytest.mark.parametrize("around", [for_a_while, in_a_list, twice_and_between])
 def test_what_is_set_around_a_leaf_is_set_at_every_step(around: Callable[..., Tensor]) -> None:
     assert_same_steps(Net(Plain(), around))
