@@ -131,16 +131,21 @@ def of_part(model: Any, x: Tensor) -> Tensor:
     return model.fc(a) + r
 
 
+def with_copy(model: Net, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the output, and what the identity gives as it is at that time."""
+    seen = list[Tensor]()
+    with model.id.register_forward_hook(lambda module, args, value: seen.append(value.clone())):
+        return model(x), seen[0]
+
+
 @pytest.mark.parametrize(
     ("name", "forward"),
     [("buffer_of", of_buffer), ("given", of_given), ("pair", of_pair), ("with_data", of_data), ("with_part", of_part)],
 )
 def test_tensors_of_one_memory_are_known_as_such(name: str, forward: Any) -> None:
     model, x = Net(forward).requires_grad_(False), torch.randn(3, 4)
-    recorders = {
-        "x": {"type": "FunctionOutputs", "source": f"{__name__}.{name}"},
-        "id": {"type": "ModuleOutputs", "source": "id"},
-    }
+    function = {"type": "FunctionOutputs", "source": f"{__name__}.{name}"}
+    recorders = {"x": function, "id": {"type": "ModuleOutputs", "source": "id"}}
     recorded = fxkd.record(model, recorders, fxkd.Inputs((x,)))
     for _ in range(2):
         GIVEN.fill_(1)
