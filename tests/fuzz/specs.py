@@ -128,7 +128,8 @@ def deliveries(draw: Any, points: Mapping[str, Sequence[Point]]) -> dict[str, An
     ]
     if not fits:
         return {}
-    one, other = draw(st.sampled_from(fits))
+    often = [(one, other) for one, other in fits if len(other.values) > 1]
+    one, other = draw(st.sampled_from(often or fits))
     key = next(key for prefix, key in PATHS.items() if one.kind.startswith(prefix))
     made: dict[str, Any] = {"type": one.kind, key: one.path, "max_keep_data": len(one.values)}
     made |= {"target": other.path} if one.path != other.path else {}
