@@ -235,7 +235,7 @@ BUGS = (
     Bug(
         "unsteady-forward-accepted",
         "fxkd/capture/run.py",
-        "                if not steady:\n",
+        "                if not steady or _is_steady(plan, known, tape, first):\n",
         "                if True:\n",
         "tests/capture/test_run.py",
     ),

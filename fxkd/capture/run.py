@@ -155,17 +155,10 @@ def _recorded(plan: Plan, known: Known, *, steady: bool = False, on_values: bool
                         _refuse_draw(plan, known)
                     known.draws = True
                     continue
-                if not steady:
+                if not steady or _is_steady(plan, known, tape, first):
                     return tape
-                other = known.on_other_values()
-                if first is None and other is not None and not tape.written:
-                    known.depends = DEPENDS[verdict := compared_on_other_values(plan, other, tape)]
-                    if verdict == "same":
-                        return tape
-                    first = tape
-                    continue
-                refuse_unsteady(plan, known, tape, first)
-                return tape
+                first = tape
+                continue
             except MustOpen as found:
                 known.opened |= found.modules
                 known.functions = [_unfolded(plan, named, found) for named in known.functions]
@@ -176,6 +169,17 @@ def _recorded(plan: Plan, known: Known, *, steady: bool = False, on_values: bool
         if known.leaves:
             _take_over(known, _discovered(plan, known))
     raise CaptureError("the points cannot be reached although every module is opened; use backend='eager'")
+
+
+def _is_steady(plan: Plan, known: Known, tape: Tape, first: Tape | None) -> bool:
+    """Tell whether the next step is the same program; where that does not show, a recording after the first tells."""
+    other = known.on_other_values()
+    if first is not None or other is None or tape.written:
+        refuse_unsteady(plan, known, tape, first)
+        return True
+    verdict = compared_on_other_values(plan, other, tape)
+    known.depends = DEPENDS[verdict]
+    return verdict == "same"
 
 
 def _unfolded(plan: Plan, named: Named, found: MustOpen) -> Named:
