@@ -21,10 +21,11 @@ def preserved(model: nn.Module, *, values: bool = False, contents: "Contents | N
     Args:
         model: What is about to run.
         values: Whether the run is on real tensors, so that parameters and buffers must be kept too.
-        contents: What the model holds, where that is known.
+        contents: What the model holds, where that is known; ``values_put_back`` is around.
     """
-    contents = contents or Contents(model)
+    is_known, contents = contents is not None, contents or Contents(model)
     copies = contents.copies if values else []
+    before = [_version(tensor) if is_known else None for tensor, _ in copies]
     own = contents.generators
     grad, states, own_states = torch.is_grad_enabled(), random_states(), own.states()
     try:
@@ -34,7 +35,23 @@ def preserved(model: nn.Module, *, values: bool = False, contents: "Contents | N
         set_random_states(states)
         own.put_back(own_states)
         contents.put_back()
-        put_back_values(copies)
+        pairs = zip(copies, before, strict=True)
+        put_back_values([copied for copied, count in pairs if count is None or count != _version(copied[0])])
+
+
+def _version(tensor: Tensor) -> int | None:
+    """Give how often a parameter was written to; None of what norms write to, which torch does not count."""
+    is_counted = isinstance(tensor, nn.Parameter) and not tensor.is_inference()
+    return tensor._version if is_counted else None
+
+
+@contextmanager
+def values_put_back(contents: Contents) -> Iterator[None]:
+    """Put back at the end the values that were copied, also what was written to parameters without being counted."""
+    try:
+        yield
+    finally:
+        put_back_values(contents.__dict__.get("copies", []))
 
 
 @contextmanager

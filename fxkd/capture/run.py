@@ -20,7 +20,7 @@ from fxkd.capture.inputs import Inputs, Layout, split, with_rows
 from fxkd.capture.known import Known, Named
 from fxkd.capture.lines import drawing_line, is_misfit, quiet_log, raising_line
 from fxkd.capture.plan import Plan
-from fxkd.capture.preserve import preserved, uncollected
+from fxkd.capture.preserve import preserved, uncollected, values_put_back
 from fxkd.capture.probe import learn_memory, pin, same_program
 from fxkd.capture.sizes import Tries, Verdict
 from fxkd.capture.steady import compared_on_other_values, refuse_unsteady
@@ -73,6 +73,7 @@ def capture(
     plan = Plan.of(model, inputs, layout, name, tuple(dict.fromkeys(points)), frozenset(whole), grad)
     with (
         patcher.lock,
+        values_put_back(plan.contents),
         uncollected(),
         quiet_log(),
         torch.compiler.set_stance("force_eager"),

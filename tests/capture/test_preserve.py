@@ -1,6 +1,7 @@
 """A capture leaves no trace, whether it succeeds or fails."""
 
 import builtins
+import contextlib
 import copy
 import gc
 import random
@@ -315,3 +316,30 @@ def test_garbage_is_looked_for_as_before(was_enabled: bool) -> None:
 class Refused(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if x.sum() > 0 else x
+
+
+def written_by_data(model: Any, x: Tensor) -> Tensor:
+    """Write to a parameter in a way that torch does not count."""
+    model.body[0].weight.data.mul_(2)
+    with torch.no_grad():
+        model.body[0].bias.add_(1)
+    return x + 1
+
+
+class Writes(nn.Module):
+    """Lets a named function write to its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(written_by_data(self, x))
+
+
+def test_parameters_are_put_back_however_they_are_written_to() -> None:
+    model = Writes()
+    before = copy.deepcopy(model.state_dict())
+    with contextlib.suppress(CaptureError):
+        captured(model, torch.randn(3, 4), points=[PointName("FunctionOutputs", f"{__name__}.written_by_data")])
+    assert_same(dict(before), dict(model.state_dict()), 0.0)
