@@ -41,9 +41,19 @@ class Marks:
         return self._seen(value, node)
 
     def _told_apart(self, value: Any) -> Any:
-        """Give what is no tensor of the program yet: what will be put in its place is not what the call was given."""
+        """Give what is no tensor of the program yet, and no two that are one.
+
+        What will be put in its place is not what the call was given; and one part alone may be replaced.
+        """
+        met = set[int]()
+
+        def apart(tensor: Tensor) -> Tensor:
+            is_other = self.tape.knows(tensor) or id(tensor) in met
+            met.add(id(tensor))
+            return alias(tensor) if is_other else tensor
+
         with quiet(self.tape), torch.enable_grad():
-            return _rebuilt(value, lambda tensor: alias(tensor) if self.tape.knows(tensor) else tensor)
+            return _rebuilt(value, apart)
 
     def given(self, points: tuple[PointName, ...], value: Any) -> Any:
         """Give what a call is run on: other values will be given to one whose inputs are replaced."""

@@ -382,3 +382,27 @@ def test_a_delivery_replaces_all_that_an_opened_part_gives(backend: Any) -> None
     output = fxkd.prepare(student, teacher, spec, example_inputs=x, backend=backend, verify=False)(x).output
     given = teacher.first(x)
     torch.testing.assert_close(output, student.last(2 * given) + given + student.first(x))
+
+
+class GivesTwice(nn.Module):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        y = x * 2
+        return [y, y[:, :2], y]
+
+
+class TakesFirst(Residual):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        one, _, other = self.part(y)
+        return self.last(one) + other
+
+
+@pytest.mark.parametrize("backend", ["graph", "eager"])
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_delivery_replaces_one_of_two_parts_that_are_one_tensor(place: int, backend: Any) -> None:
+    student, teacher, x = TakesFirst(GivesTwice(), 0), TakesFirst(GivesTwice(), 1), torch.randn(3, 4)
+    spec = spec_of(distill_deliveries={"given": {"type": "ModuleOutputs", "source": "part", "data_idx": place}})
+    output = fxkd.prepare(student, teacher, spec, example_inputs=x, backend=backend, verify=False)(x).output
+    own, given = student.first(x) * 2, teacher.first(x) * 2
+    wanted = student.last(given) + own if place == 0 else student.last(own) + given
+    torch.testing.assert_close(output, wanted)
