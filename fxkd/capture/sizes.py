@@ -84,17 +84,17 @@ class Tries:
 
     def _others(self, places: SizeClass) -> Others:
         """Give the sizes to try in place of one: an odd one, and one that what divides the size divides too."""
-        size = self._size(places)
-        return (size + 1 if size > LARGE else 2 * size + 1, 2 * size)
+        size, is_batch = self._size(places), places[0][1] == 0
+        return (size + 1 if size > LARGE and not is_batch else 2 * size + 1, 2 * size)
 
     def _further(self, places: SizeClass, taken: int) -> Others:
-        """Give more sizes to try; a batch is tried smaller too and, where no real values are needed, much larger."""
+        """Give more sizes to try: of a batch a smaller one, an even one, and without real values a much larger one."""
         size, is_batch = self._size(places), places[0][1] == 0
-        others = self._others(places)
-        left = others[others.index(taken) + 1 :]
         if not is_batch:
-            return left
-        return tuple(other for other in (size // 2, *(left if self.on_values else (64 * size,))) if other)
+            others = self._others(places)
+            return others[others.index(taken) + 1 :]
+        even = 2 * size if size % 2 and taken % 2 else 0
+        return tuple(other for other in (size // 2, even if self.on_values else 64 * size) if other)
 
     def _near(self, places: SizeClass, taken: int) -> Others:
         """Give sizes that probably lie on the same side of a guard."""

@@ -68,13 +68,9 @@ class Tracked:
 class TrackedInt(int, Tracked):
     """An ``int`` with a node."""
 
-    __hash__ = int.__hash__
-
 
 class TrackedFloat(float, Tracked):
     """A ``float`` with a node."""
-
-    __hash__ = float.__hash__
 
 
 def plain(value: Any) -> Any:
@@ -138,6 +134,11 @@ def _truth(self: Any) -> bool:
     return outcome
 
 
+def _hashed(self: Any) -> int:
+    """Pin what is looked up in a dict, a set or a cache."""
+    return hash(self.pin())
+
+
 def _negative(self: Any) -> Any:
     if not self.tape.listening:
         return -plain(self)
@@ -155,6 +156,7 @@ def _equip(cls: type) -> None:
     for name in BITS if issubclass(cls, int) else ("is_integer",):
         setattr(cls, name, _conversion(name))
     setattr(cls, "__bool__", _truth)  # noqa: B010
+    setattr(cls, "__hash__", _hashed)  # noqa: B010
     setattr(cls, "__neg__", _negative)  # noqa: B010
 
 

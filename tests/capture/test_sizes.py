@@ -58,14 +58,14 @@ def seen_by(tells: Callable[[tuple[int, ...]], Verdict]) -> tuple[Tries, list[tu
 def test_free_sizes_are_tried_together() -> None:
     tries, seen = seen_by(lambda sizes: "same" if sizes[2] == 3 else "refused")
     assert tries.frozen() == CHANNELS
-    assert seen == [(5, 13, 3, 17), (2, 12, 7, 16), (2, 12, 6, 16), (1, 24, 3, 32), (4, 12, 3, 16)]
+    assert seen == [(5, 13, 3, 17), (2, 12, 7, 16), (2, 12, 6, 16), (1, 24, 3, 32)]
 
 
 def test_each_is_tried_alone_where_they_are_not_free_together() -> None:
     tries, seen = seen_by(lambda sizes: "same" if sizes[2] == 3 and sizes[3] in (16, 32) else "refused")
     assert tries.frozen() == CHANNELS
     alone = [(5, 12, 3, 16), (2, 13, 3, 16), (2, 12, 7, 16), (2, 12, 6, 16), (2, 12, 3, 17), (2, 12, 3, 32)]
-    assert seen == [(5, 13, 3, 17), *alone, (1, 24, 3, 16), (4, 12, 3, 16)]
+    assert seen == [(5, 13, 3, 17), *alone, (1, 24, 3, 16)]
 
 
 def test_a_guard_is_no_proof_for_sizes_behind_it() -> None:
@@ -78,7 +78,7 @@ def test_a_guard_is_no_proof_for_sizes_behind_it() -> None:
     assert Tries(NAMES, TENSORS, tried, on_values=False).frozen() == LENGTH
 
 
-@pytest.mark.parametrize(("batch", "seen"), [(1, [3, 2]), (2, [5, 1, 4]), (3, [7, 1, 6]), (20, [21, 10, 40])])
+@pytest.mark.parametrize(("batch", "seen"), [(1, [3, 2]), (2, [5, 1]), (3, [7, 1, 6]), (20, [41, 10])])
 def test_a_batch_is_odd_and_even_and_twice_as_large(batch: int, seen: list[int]) -> None:
     sizes = list[int]()
 
@@ -93,4 +93,4 @@ def test_a_batch_is_odd_and_even_and_twice_as_large(batch: int, seen: list[int])
 def test_sizes_that_a_guard_tells_apart_do_not_part_the_others() -> None:
     tries, seen = seen_by(lambda sizes: "guarded" if sizes[3] != 16 else "same" if sizes[2] == 3 else "refused")
     assert tries.frozen() == CHANNELS
-    assert seen[-4:] == [(1, 24, 3, 16), (4, 12, 3, 16), (2, 12, 3, 32), (2, 12, 3, 15)]
+    assert seen[-3:] == [(1, 24, 3, 16), (2, 12, 3, 32), (2, 12, 3, 15)]

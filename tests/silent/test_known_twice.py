@@ -168,13 +168,15 @@ def in_a_window(model: Any, x: Tensor) -> Tensor:
     [
         (in_a_window, (20, 24, 40, 8, 20)),
         (lambda model, x: model.fc(x) * {21: 2.0, 40: 3.0}.get(x.shape[0], 1.0), (20, 40, 21, 20)),
+        (lambda model, x: model.fc(x) * {(6, 4): 2.0, (7, 4): 3.0}.get(tuple(x.shape), 1.0), (2, 6, 7, 5, 2)),
+        (lambda model, x: model.fc(x) * (2.0 if x.shape[0] in {6, 7} else 1.0), (2, 6, 7, 5, 2)),
         (lambda model, x: halved(model.fc(x)) * {4: 2.0, 8: 3.0}.get(x.shape[0], 1.0), (2, 4, 8, 2)),
     ],
-    ids=["a window", "a table", "a table of a function"],
+    ids=["a window", "a table", "a table of shapes", "a set", "a table of a function"],
 )
 def test_sizes_that_python_looks_up(forward: Any, batches: tuple[int, ...]) -> None:
     recorders: Any = ["fc"]
-    if batches[0] == 2:
+    if 4 in batches:
         recorders = {"x": {"type": "FunctionOutputs", "source": f"{__name__}.halved"}}
     model = Net(forward)
     recorded = fxkd.record(model, recorders, fxkd.Inputs((torch.randn(batches[0], 4),)))
