@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fxkd.capture.captured import PointName
 from fxkd.capture.discover import Outcome
-from fxkd.capture.structure import storages, tensors
+from fxkd.capture.structure import leaves, storages, tensors
 from fxkd.points import Place
 
 
@@ -59,7 +59,7 @@ class Known:
         if self.varied is None:
             return None
         pairs = zip(self.functions, self.varied.functions, strict=True)
-        functions = [ours if ours.outcomes is None else theirs for ours, theirs in pairs]
+        functions = [ours if ours.outcomes is None else _varied(theirs, ours.outcomes) for ours, theirs in pairs]
         return Known(functions, self.opened, self.varied.leaves, self.draws)
 
     def alone(self, held: frozenset[int]) -> frozenset[int]:
@@ -69,3 +69,25 @@ class Known:
         given = [tensor for outcome in outcomes for tensor in tensors(outcome.value)]
         counts = Counter(memory for tensor in given for memory in storages(tensor))
         return frozenset(memory for memory, count in counts.items() if count == 1) - held
+
+
+def _varied(named: Named, others: list[Outcome]) -> Named:
+    """Give other whole numbers where a function gave the same: Python may look something up by them."""
+    outcomes = list(named.outcomes or [])
+    for index, (one, other) in enumerate(zip(outcomes, others, strict=False)):
+        if _whole(one.value) == _whole(other.value):
+            outcomes[index] = replace(one, value=_with_others(one.value))
+    return replace(named, outcomes=outcomes)
+
+
+def _whole(value: Any) -> list[int]:
+    return [leaf for leaf in leaves(value) if type(leaf) is int]
+
+
+def _with_others(value: Any) -> Any:
+    """Change the whole numbers that a recording follows: those in tuples, lists and dicts."""
+    if type(value) is int:
+        return value - 1 if value > 0 else value + 1
+    if type(value) in (tuple, list):
+        return type(value)(map(_with_others, value))
+    return {key: _with_others(part) for key, part in value.items()} if type(value) is dict else value

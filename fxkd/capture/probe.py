@@ -1,7 +1,7 @@
 """Find sizes that Python code looked at behind the recording's back, by recording again with other sizes.
 
-A list indexed by a size, a size in ``math.log``: the interpreter reads the number and asks nobody. But then the graph of
-another size is another graph.
+A list indexed by a size, a size in ``math.log``: the interpreter reads the number and asks nobody. But then the graph
+of another size is another graph.
 """
 
 from collections.abc import Iterator

@@ -60,3 +60,23 @@ def test_a_table_is_read_by_twice_the_batch() -> None:
     for batch in (20, 40, 20):
         x = torch.randn(batch, 4)
         torch.testing.assert_close(recorded(x)[0], model(x))
+
+
+def whole(x: Tensor) -> int:
+    return int(x.detach().abs().sum() > 1e6) + 1
+
+
+def test_a_whole_number_that_python_looks_something_up_by_is_refused() -> None:
+    recorder = {"x": {"type": "FunctionOutputs", "source": f"{__name__}.whole"}}
+    with pytest.raises(CaptureError, match="Python code works on what a named function gives"):
+        fxkd.record(Net(lambda y: [1.0, 2.0, 3.0][whole(y)]), recorder, fxkd.Inputs((torch.randn(2, 4),)))
+
+
+@pytest.mark.parametrize("makes", [lambda y: whole(y), lambda y: 1 / (whole(y) + 1), lambda y: y.new_ones(whole(y), 1)])
+def test_a_whole_number_that_is_computed_with_stays_free(makes: Any) -> None:
+    recorder = {"x": {"type": "FunctionOutputs", "source": f"{__name__}.whole"}}
+    model = Net(makes)
+    recorded = fxkd.record(model, recorder, fxkd.Inputs((torch.randn(2, 4),)))
+    for scale in (1.0, 1e9, 1.0):
+        x = torch.randn(2, 4) * scale
+        torch.testing.assert_close(recorded(x)[0], model(x))
