@@ -10,7 +10,7 @@ from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
 
 Norm = tuple[Tensor, Tensor, Tensor]  # the value, and what the backward keeps: the mean, and one over the deviation
-TYPES = (torch.float32, torch.float64)
+KINDS = {(torch.float32, "cpu"), (torch.float64, "cpu")}
 
 
 class Mode(FakeTensorMode):
@@ -34,13 +34,11 @@ class Mode(FakeTensorMode):
         return super().__torch_dispatch__(func, types, args, kwargs) if shaped is None else shaped
 
     def _knows(self, args: Sequence[Any]) -> bool:
-        """Tell whether the tensors among some arguments are its own, of one type and on a CPU."""
-        given = [arg for arg in args if isinstance(arg, Tensor)]
-        dtype = given[0].dtype if given else None
-        return dtype in TYPES and all(
-            type(one) is FakeTensor and one.fake_mode is self and one.dtype is dtype and one.fake_device.type == "cpu"
-            for one in given
-        )
+        """Tell whether the tensors among some arguments are its own, of one type, on a CPU, and not known to it."""
+        given: list[Any] = [arg for arg in args if isinstance(arg, Tensor)]
+        is_own = all(type(one) is FakeTensor and one.fake_mode is self and one.constant is None for one in given)
+        kinds = {(one.dtype, one.fake_device.type) for one in given} if is_own else set()
+        return len(kinds) == 1 and kinds <= KINDS
 
 
 def _like(x: FakeTensor, shape: Sequence[int], memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
@@ -53,6 +51,8 @@ def _like(x: FakeTensor, shape: Sequence[int], memory_format: torch.memory_forma
 def _batch_norm(
     x: FakeTensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
 ) -> Norm | None:
+    if x.dim() < 2:
+        return None
     held = [tensor for tensor in (weight, bias, mean, var) if tensor is not None]
     is_complete = x.numel() > x.shape[1] if training else mean is not None and var is not None
     if not is_complete or any(tensor.shape != x.shape[1:2] for tensor in held):

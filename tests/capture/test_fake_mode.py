@@ -177,3 +177,9 @@ def test_the_same_is_kept_for_the_backward() -> None:
         )
     values = torch.ops.aten.native_layer_norm.default(x, shape, *weights, 1e-5)
     assert [(v.shape, v.dtype) for v in fakes] == [(v.shape, v.dtype) for v in values]
+
+
+def test_numbers_that_are_known_stay_known() -> None:
+    with Mode():
+        value = torch.tensor(2.0) * torch.tensor(3.0) + torch.tensor(1.0)
+        assert float(value) == 7.0
