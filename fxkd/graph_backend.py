@@ -160,7 +160,7 @@ def own_reason(error: Exception, graph: fx.Graph) -> Exception | None:
         if isinstance(found, FxkdError):
             return found
         found = found.__cause__ or found.__context__
-    names = sorted({repr(node.meta["function"]) for node in graph.nodes if node.meta.get("by_values")})
+    names = sorted({repr(node.meta["by_values"]) for node in graph.nodes if node.meta.get("by_values")})
     if not names or "data-dependent" not in str(error):
         return None
     return CaptureError(undecided(", ".join(names)))

@@ -12,6 +12,7 @@ from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from fxkd.capture.captured import PointCall, bundle, call_inputs
 from fxkd.capture.structure import tensors
 from fxkd.capture.tidy import ARITHMETIC, SIZES
+from fxkd.capture.whole import call_on_values
 from fxkd.gradients import gradient, tracked
 from fxkd.passes.insert_deliveries import deliver
 from fxkd.passes.insert_losses import add_losses, mean_of
@@ -30,6 +31,7 @@ OPERATIONS = {
 FUNCTIONS: dict[Any, str] = {
     record: "record",
     deliver: "deliver",
+    call_on_values: "module",
     clone: "clone",
     torch.clone: "clone",
     gradient: "gradient",
@@ -79,14 +81,19 @@ def _attributes(node: fx.Node, kind: str, graph_module: fx.GraphModule) -> dict[
     return {
         "label": _label(node, kind),
         "op": node.op,
-        "target": _target(node.target),
-        "class": type(graph_module.get_submodule(str(node.target))).__name__ if kind == "module" else "",
+        "target": _module_path(node) if kind == "module" else _target(node.target),
+        "class": type(graph_module.get_submodule(_module_path(node))).__name__ if kind == "module" else "",
         "side": _side(node),
         "kind": kind,
         "shape": _listed([str(tuple(tensor.shape)) for tensor in held]),
         "dtype": _listed(list(dict.fromkeys(str(tensor.dtype).removeprefix("torch.") for tensor in held))),
         "points": [_point(call) for call in node.meta.get("calls", ())],
     }
+
+
+def _module_path(node: fx.Node) -> str:
+    """Give the path of the module that a node calls."""
+    return str(node.target if node.op == "call_module" else node.args[0].target)  # type: ignore[union-attr]
 
 
 def _sizes(graph: fx.Graph) -> set[fx.Node]:
@@ -131,8 +138,9 @@ def _label(node: fx.Node, kind: str) -> str:
         name, index = str(node.args[1]), node.args[2]
         return (name.partition(".")[2] if kind == "record" else name) + (f" call {index}" if index else "")
     if kind in ("module", "attribute"):
-        head, _, path = str(node.target).partition(".")
-        return path if path and head in HOLDERS | {node.meta.get("side")} else str(node.target)
+        place = _module_path(node) if kind == "module" else str(node.target)
+        head, _, path = place.partition(".")
+        return path if path and head in HOLDERS | {node.meta.get("side")} else place
     if kind in ("total", "input", "output"):
         return node.name
     return _of_class(node.meta["function"]) if "function" in node.meta else short_name(node.target)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
@@ -23,6 +23,7 @@ from fxkd.capture.plan import Plan
 from fxkd.capture.recording import quiet
 from fxkd.capture.structure import storages, tensors, versions, written
 from fxkd.capture.tape import Tape
+from fxkd.capture.whole import call_on_values
 from fxkd.errors import CaptureError, FxkdError
 from fxkd.records import module_inputs
 
@@ -112,11 +113,22 @@ class ModuleCalls:
             self._whole.append((module, (args, kwargs)))
             self.lasting.note((args, kwargs))
             self.ran_whole.update(map(id, contents.modules))
-            node = tape.graph.create_node("call_module", f"{tape.name}.{path}", *arguments)
+            node = self._leaf_node(module, path, *arguments)
             node.meta.update(mutates=written(before), reads=storages(contents.tensors), stateful=contents.is_stateful)
             node.meta["effect"] = is_changed or not tensors(value)
             node.meta["takes"] = taken
+        if id(module) in self.seen:
+            node.meta["by_values"] = path
+            self.marks.guard_form(value, node)
         return self.marks.bind_call(value, node, points)
+
+    def _leaf_node(self, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
+        """Add the call of a leaf: one that does not run without values can be an operator in a compiled graph."""
+        graph, target = self.tape.graph, f"{self.tape.name}.{path}"
+        if id(module) not in self.seen:
+            return graph.create_node("call_module", target, args, kwargs)
+        given = (self.tape.argument(module), *args)
+        return graph.create_node("call_function", call_on_values, given, kwargs, name=target.replace(".", "_"))
 
     def _is_set(self, module: nn.Module, contents: Contents) -> bool:
         """Tell whether the forward set something in a leaf, or in an object that it holds."""

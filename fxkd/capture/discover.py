@@ -18,7 +18,7 @@ from fxkd.capture.inputs import Inputs
 from fxkd.capture.lines import in_fake_kernel, raising_line
 from fxkd.capture.structure import mapped, storages, tensors
 from fxkd.capture.twins import fake_like, fake_of, fake_twins
-from fxkd.capture.whole import whole_of
+from fxkd.capture.whole import note_module, whole_of
 from fxkd.capture.whole_calls import note
 from fxkd.errors import CaptureError
 from fxkd.patcher import patched
@@ -63,6 +63,10 @@ class Outcome:
     sets: Names
     objects: tuple[Any, ...]
 
+    def written(self, given: Any) -> list[Tensor]:
+        """Give the tensors that it wrote to, of those it was given."""
+        return [tensor for index, tensor in enumerate(tensors(given)) if index in self.changed]
+
     def replay(self, given: list[Tensor], mode: FakeTensorMode, alone: frozenset[int]) -> Any:
         """Give the same result on fake tensors; ``alone`` is memory in which no two tensors live."""
         fresh = mapped(Tensor, lambda tensor: _fake(mode, tensor, alone), self.value)
@@ -102,14 +106,14 @@ class Watch:
     """Leaves of which must be seen on values what they give.
 
     Args:
-        leaves: Identities of the modules.
+        leaves: Paths of the modules, by their identities.
         opened: Those whose forward is recorded: a call below another leaf is none of the recording.
         grad: Whether the recording is with gradients.
         on_values: Whether the run is on values, so that what functions gave is kept for a compiled graph.
         hanging: The objects that hang on the model.
     """
 
-    leaves: frozenset[int] = frozenset()
+    leaves: Mapping[int, str] = field(default_factory=dict)
     opened: frozenset[int] = frozenset()
     grad: bool = False
     on_values: bool = True
@@ -151,7 +155,9 @@ def discover(
             try:
                 if outcomes is None or not is_watched:
                     return original(module, *args, **kwargs)
-                return _noted(original, module, args, kwargs, outcomes)
+                outcome, value = _noted(original, module, args, kwargs, outcomes)
+                note_module(module, watch.leaves[id(module)], (args, kwargs), value, outcome.written((args, kwargs)))
+                return value
             finally:
                 modules.pop()
 
@@ -177,7 +183,7 @@ def discover(
                     functions.pop()
                 outcomes.append(outcome)
                 if watch.on_values:
-                    note(whole, args, kwargs, value, outcome.changed)
+                    note(whole, args, kwargs, value, outcome.written((args, kwargs)))
                 return value
 
             return call
@@ -251,7 +257,7 @@ def _noted(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     outcomes: list[Outcome | None],
-) -> Any:
+) -> tuple[Outcome, Any]:
     """Call a watched module; its place among the outcomes is that of the call, also if it raises.
 
     Raises:
@@ -260,7 +266,7 @@ def _noted(
     place, contents = len(outcomes), Contents(module)
     others = {type(leaf).__name__ for leaf in pytree.tree_leaves((args, kwargs)) if not isinstance(leaf, PLAIN)}
     outcomes.append(None)
-    outcomes[place], value = outcome, _ = observe(partial(call, module), args, kwargs, Ear())
+    outcomes[place], _ = outcome, value = observe(partial(call, module), args, kwargs, Ear())
     if others or outcome.boxes.filled or contents.changed():
         filled = ", ".join(outcome.boxes.filled)
         held = f"changes what it is given ({filled})" if filled else "changes what it holds"
@@ -269,4 +275,4 @@ def _noted(
             f"a {type(module).__name__} runs on values alone and {what}, so that it may do more than give a value, "
             "which a graph would not see: name the function in it that needs values, or use backend='eager'"
         )
-    return value
+    return outcome, value

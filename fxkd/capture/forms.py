@@ -1,21 +1,26 @@
 """What a call was given and gave, as plain nested tuples, and how sizes of results follow from what was given."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fxkd.errors import CaptureError
 
 Form = tuple[Any, ...]
 ARRAY = "ndarray"  # numpy may not be installed
 
+kinds: dict[int, type] = {}  # by identity, as a constant of a compiled region cannot be a class
+
 
 @dataclass(slots=True)
 class Parts:
-    """What a form leaves out: the values that are other ones at each call, and what must only be the same object."""
+    """What a form leaves out: the values that are other ones at each call, and what must only be the same object.
+
+    The parameters of a module are among the tensors, as gradients may flow to them.
+    """
 
     tensors: list[Any]
     numbers: list[Any]
@@ -38,14 +43,47 @@ def form_of_call(value: Any, parts: Parts) -> Form:
         return ("real", len(parts.reals) - 1)
     if isinstance(value, (torch.dtype, torch.device)):
         return ("constant", value)
-    if isinstance(value, list):
-        return ("list", tuple([form_of_call(part, parts) for part in value]))
-    if isinstance(value, tuple):
-        return ("tuple", tuple([form_of_call(part, parts) for part in value]))
-    if isinstance(value, dict):
-        return ("dict", tuple(value), tuple([form_of_call(part, parts) for part in value.values()]))
+    if type(value) in (list, tuple):
+        kind = "list" if type(value) is list else "tuple"
+        return (kind, tuple([form_of_call(part, parts) for part in value]))
+    if has_fields(value):
+        held = content(value)
+        return ("fields", type(value), tuple(held), tuple([form_of_call(part, parts) for part in held.values()]))
     parts.objects.append(id(value))
+    if isinstance(value, nn.Module):
+        first, own = len(parts.tensors), list(value.parameters())
+        parts.tensors.extend(own)
+        return ("module", len(parts.objects) - 1, first, tuple([parameter.dim() for parameter in own]))
     return ("object", len(parts.objects) - 1)
+
+
+def has_fields(value: Any) -> bool:
+    """Tell whether a value is a dict, a named tuple or a dataclass, which is made anew from what it holds by name."""
+    return isinstance(value, dict) or hasattr(value, "_fields") or hasattr(value, "__dataclass_fields__")
+
+
+def content(value: Any) -> dict[Any, Any]:
+    """Give by name what such a value holds."""
+    if isinstance(value, dict):
+        return {key: part for key, part in value.items()}  # noqa: C416 (one of its own class may not be a plain dict)
+    names = value._fields if hasattr(value, "_fields") else value.__dataclass_fields__
+    return {name: getattr(value, name) for name in names}
+
+
+def made_of(kind: Any, held: dict[Any, Any]) -> Any:
+    """Make such a value anew."""
+    if kind is dict:
+        return held
+    return kind(**held) if hasattr(kind, "_fields") or hasattr(kind, "__dataclass_fields__") else kind(held)
+
+
+def modules_in(form: Form) -> Iterator[tuple[int, int, int]]:
+    """Yield which of the objects are modules, and where among the tensors their parameters are: first and count."""
+    if form[0] == "module":
+        yield form[1], form[2], len(form[3])
+    elif form[0] in ("list", "tuple", "fields"):
+        for part in form[-1]:
+            yield from modules_in(part)
 
 
 def put_together(form: Form, parts: Parts, objects: Sequence[Any]) -> Any:
@@ -56,10 +94,11 @@ def put_together(form: Form, parts: Parts, objects: Sequence[Any]) -> Any:
     if kind in ("list", "tuple"):
         made = [put_together(part, parts, objects) for part in form[1]]
         return made if kind == "list" else tuple(made)
-    if kind == "dict":
-        return {key: put_together(part, parts, objects) for key, part in zip(form[1], form[2], strict=True)}
-    held = {"tensor": parts.tensors, "number": parts.numbers, "real": parts.reals, "object": objects}
-    return held[kind][form[1]]
+    if kind == "fields":
+        values = [put_together(part, parts, objects) for part in form[3]]
+        return made_of(form[1], dict(zip(form[2], values, strict=True)))
+    held = {"tensor": parts.tensors, "number": parts.numbers, "real": parts.reals}
+    return held.get(kind, objects)[form[1]]
 
 
 def dims(parts: Parts) -> list[Any]:
@@ -85,12 +124,15 @@ def form_of_result(value: Any, given: Sequence[Tensor], tensors: list[Tensor], p
         return _held(torch.as_tensor(value), tensors, "array")
     if type(value) in (list, tuple):
         return (type(value).__name__, tuple(form_of_result(part, given, tensors, path) for part in value))
-    if type(value) is dict:
-        return ("dict", tuple(value), tuple(form_of_result(part, given, tensors, path) for part in value.values()))
+    if has_fields(value):
+        held = content(value)
+        kinds[id(type(value))] = type(value)
+        forms = tuple(form_of_result(part, given, tensors, path) for part in held.values())
+        return ("fields", id(type(value)), tuple(held), forms)
     raise CaptureError(
         f"{path!r} gives a {type(value).__name__}, which one operator of a compiled graph cannot give (it can give "
-        "tensors, numbers, texts, arrays, and lists, tuples and dicts of these): name a function that gives such, or "
-        "use compile=False"
+        "tensors, numbers, texts, arrays, and lists, tuples, dicts and dataclasses of these): name a function that "
+        "gives such, or use compile=False"
     )
 
 
@@ -110,8 +152,9 @@ def result_of(form: Form, given: Sequence[Any], tensors: Sequence[Any]) -> Any:
         return [result_of(part, given, tensors) for part in form[1]]
     if kind == "tuple":
         return tuple([result_of(part, given, tensors) for part in form[1]])
-    if kind == "dict":
-        return {key: result_of(part, given, tensors) for key, part in zip(form[1], form[2], strict=True)}
+    if kind == "fields":
+        values = [result_of(part, given, tensors) for part in form[3]]
+        return made_of(kinds[form[1]], dict(zip(form[2], values, strict=True)))
     value = tensors[form[1]]
     if kind == "array":
         return value.numpy()

@@ -78,7 +78,7 @@ class Calls(ModuleCalls):
         if not named.is_replaced:
             self._refuse_set(named, outcome, args, kwargs)
             self._refuse_filled(path, outcome)
-        notes["by_values"] = kind.needs_values
+        notes["by_values"] = path if kind.needs_values else ""
         keep_objects((args, kwargs))
         self.tape.taker = path
         node = self.tape.emit(callable_in_code(function) if kind.is_plain else as_whole(function, path), args, kwargs)

@@ -108,7 +108,7 @@ def _discovered(plan: Plan, before: Known | None = None, *, other_draws: bool = 
     ``before`` is what was known of the model on other inputs, or before more had to be opened or seen.
     """
     opened = {id(plan.model)} | plan.ancestors() | (before.opened if before else set())
-    leaves = frozenset(before.leaves if before else ())
+    leaves = {leaf: f"{plan.name}.{plan.paths[leaf]}" for leaf in (before.leaves if before else ())}
     watch = Watch(leaves, frozenset(opened), plan.grad, hanging=plan.contents.hanging)
     found = Discovery()
     if plan.places or watch.leaves:

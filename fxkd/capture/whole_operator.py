@@ -1,17 +1,18 @@
 """The operator that calls such a function at each step of a compiled graph, and checks what was promised."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fxkd.capture.forms import Parts, form_of_result, put_together
+from fxkd.capture.forms import Parts, form_of_result, modules_in, put_together
+from fxkd.capture.reached import reached
 from fxkd.capture.structure import storages
-from fxkd.capture.whole_calls import note
-from fxkd.capture.whole_sites import Site, sites
+from fxkd.capture.whole_calls import foreign, note
+from fxkd.capture.whole_sites import Site, found_at, sites
 from fxkd.errors import CaptureError, GuardError
 
 MOST_KEPT = 256
@@ -29,21 +30,56 @@ library.define("whole_backward(str key, Tensor ticket, Tensor[] given, Tensor[] 
 def _run(key: str, given: list[Tensor], numbers: list[int], reals: list[float], sizes: list[int]) -> list[Tensor]:
     """Call the function at a step, and check that it gives what was promised."""
     site = sites[key]
-    given = [_own(site, index, tensor) for index, tensor in enumerate(given)]
+    objects = [found_at(site.whole, held) for held in site.objects]
+    given = _own(site, given, objects)
     versions = [tensor._version for tensor in given]
-    args, kwargs = put_together(site.form, Parts(given, list(numbers), list(reals), []), site.objects)
-    with _gradients_on() if site.needing else torch.no_grad():
+    args, kwargs = put_together(site.form, Parts(given, list(numbers), list(reals), []), objects)
+    with _gradients_on() if site.asking else torch.no_grad(), _autocast_on(site):
         value = site.whole.function(*args, **kwargs)
-    changed = tuple(index for index, tensor in enumerate(given) if tensor._version != versions[index])
+    changed = [index for index, tensor in enumerate(given) if tensor._version != versions[index]]
     tensors: list[Tensor] = []
     form = form_of_result(value, given, tensors, site.whole.path)
     promised = iter(sizes)
     wanted = [[next(promised) for _ in shape] for shape in site.sizes]
     if form != site.result or not set(changed) <= set(site.changed) or not _as_promised(site, tensors, wanted):
-        note(site.whole, args, kwargs, value, changed)
+        note(site.whole, args, kwargs, value, [given[index] for index in changed])
         raise GuardError(_broken(site, tensors, wanted))
+    _refuse_other_gradients(site, given, tensors)
     made = [*_apart([tensor.detach() for tensor in tensors], given), *(given[index] for index in site.changed)]
     return [*made, _keep_for_backward(site, given, tensors)] if site.needing else made
+
+
+def _own(site: Site, given: list[Tensor], objects: list[Any]) -> list[Tensor]:
+    """Give the function what it may write to, and what gradients are taken of: a module's parameters, or copies."""
+    own: dict[int, Tensor] = {}
+    for index, first, length in modules_in(site.form):
+        own.update(zip(range(first, first + length), objects[index].parameters(), strict=True))
+    for index in {*site.asking, *site.changed}.difference(own):
+        copied = given[index].clone() if index in site.changed else given[index]
+        own[index] = copied.detach().requires_grad_() if index in site.asking else copied
+    return [own.get(index, tensor) for index, tensor in enumerate(given)]
+
+
+@contextmanager
+def _autocast_on(site: Site) -> Iterator[None]:
+    """Turn on the autocast around the call, which a compiled graph turns off where it runs."""
+    with ExitStack() as stack:
+        for kind, dtype in site.autocast:
+            stack.enter_context(torch.autocast(kind, dtype))
+        yield
+
+
+def _refuse_other_gradients(site: Site, given: list[Tensor], tensors: list[Tensor]) -> None:
+    """Refuse gradients that the compiled graph has no way for: they would be lost."""
+    flows, is_foreign = reached(given, tensors)
+    if is_foreign:
+        raise CaptureError(foreign(site.whole.path))
+    is_new = [tensor.requires_grad and not ever for tensor, ever in zip(tensors, site.gradients, strict=True)]
+    if any(is_new) or not set(flows) <= set(site.needing):
+        raise GuardError(
+            f"gradients flow through {site.whole.path!r} at this step as they did in none of the calls seen before, "
+            "so that the compiled graph would lose them: use compile=False"
+        )
 
 
 @contextmanager
@@ -55,13 +91,6 @@ def _gradients_on() -> Iterator[None]:
     included = torch._C._dispatch_tls_local_include_set()
     with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
         yield
-
-
-def _own(site: Site, index: int, tensor: Tensor) -> Tensor:
-    """Give the function what it may write to, and what gradients are to be taken of."""
-    if index in site.needing:
-        return tensor.detach().requires_grad_()
-    return tensor.clone() if index in site.changed else tensor
 
 
 def _apart(tensors: list[Tensor], given: list[Tensor]) -> Iterator[Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fxkd.capture.forms import Form, follow
-from fxkd.capture.whole_calls import Sample, Whole, objects, wholes
+from fxkd.capture.whole_calls import Sample, Whole, autocast_in_force, objects, wholes
 from fxkd.errors import CaptureError
 
 
@@ -19,13 +19,15 @@ class Site:
     Args:
         whole: The function.
         form: The form of its arguments.
-        objects: The objects among them.
+        objects: The objects among them, or weak references to them.
         result: The form of what it gives.
         tensors: Data type and place of each tensor that it gives.
         sizes: How the sizes of each follow from what it is given, as ``follow`` says it.
         changed: Which of the tensors it is given it may write to.
         gradients: Through which of the tensors that it gives gradients flow.
-        needing: Which of the tensors it is given need gradients, where any flow.
+        asking: Which of the tensors it is given need gradients.
+        needing: To which of these gradients flow.
+        autocast: The devices on which autocast is on around it, and its type there.
     """
 
     whole: Whole
@@ -36,20 +38,22 @@ class Site:
     sizes: tuple[tuple[Any, ...], ...]
     changed: tuple[int, ...]
     gradients: tuple[bool, ...] = ()
+    asking: tuple[int, ...] = ()
     needing: tuple[int, ...] = ()
+    autocast: tuple[tuple[str, torch.dtype], ...] = ()
 
 
 sites: dict[str, Site] = {}
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def site_of(name: str, form: Form, identities: tuple[int, ...], needing: tuple[int, ...]) -> str:
+def site_of(name: str, form: Form, identities: tuple[int, ...], asking: tuple[int, ...]) -> str:
     """Register one call while it is compiled, each under a key of its own, so that no two become one."""
-    whole = wholes[name]
-    samples = whole.samples.get(form, [])
-    flowing = [sample.gradients for sample in samples if sample.gradients is not None] if needing else []
-    _refuse(whole, form, samples)
-    if needing and not flowing:
+    whole, autocast = wholes[name], autocast_in_force()
+    samples = whole.samples.get((form, autocast), [])
+    flowing = [sample.gradients for sample in samples if sample.gradients is not None] if asking else []
+    _refuse(whole, whole.failures.get((form, autocast)), samples)
+    if asking and not flowing:
         raise CaptureError(_unseen(whole))
     columns = zip(*(_sizes_of(sample) for sample in samples), strict=True)
     ways = iter(follow([tuple(column) for column in columns], [sample.given for sample in samples]))
@@ -70,13 +74,15 @@ def site_of(name: str, form: Form, identities: tuple[int, ...], needing: tuple[i
     sites[key] = Site(
         whole=whole,
         form=form,
-        objects=tuple(_object(whole, identity) for identity in identities),
+        objects=tuple(_held(whole, identity) for identity in identities),
         result=last.form,
         tensors=tuple((dtype, place) for dtype, place, _ in last.tensors),
         sizes=sizes,
         changed=changed,
         gradients=gradients,
-        needing=needing if any(gradients) else (),
+        asking=asking,
+        needing=tuple(index for index in asking if any(index in sample.reached for sample in samples)),
+        autocast=autocast,
     )
     return key
 
@@ -85,14 +91,14 @@ def _sizes_of(sample: Sample) -> list[int]:
     return [size for _, _, shape in sample.tensors for size in shape]
 
 
-def _refuse(whole: Whole, form: Form, samples: list[Sample]) -> None:
+def _refuse(whole: Whole, failure: str | None, samples: list[Sample]) -> None:
     """Refuse what cannot be one operator.
 
     Raises:
         CaptureError: Says why, and what to do.
     """
-    if form in whole.failures:
-        raise CaptureError(whole.failures[form])
+    if failure is not None:
+        raise CaptureError(failure)
     if not samples:
         raise CaptureError(_unseen(whole))
     forms = {(sample.form, tuple((dtype, len(shape)) for dtype, _, shape in sample.tensors)) for sample in samples}
@@ -123,8 +129,18 @@ def _told(sample: Sample) -> str:
     return f"a {sample.form[0]}: {shapes or 'no tensors'}"
 
 
-def _object(whole: Whole, identity: int) -> Any:
-    held = objects.get(identity)
+def _held(whole: Whole, identity: int) -> Any:
+    found = objects.get(identity)
+    found_at(whole, found)
+    return found
+
+
+def found_at(whole: Whole, held: Any) -> Any:
+    """Give an object that a call is given, which somebody else keeps.
+
+    Raises:
+        CaptureError: Nobody does.
+    """
     found = held() if isinstance(held, weakref.ref) else held
     if found is None:
         raise CaptureError(

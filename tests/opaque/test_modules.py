@@ -1,0 +1,207 @@
+"""Modules that run on values alone: one node each, one operator in a compiled graph, gradients included."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+
+import fxkd
+from fxkd.errors import GuardError
+from tests.support.oracle import assert_same
+
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
+
+
+def batch(seed: int, rows: int = 4) -> Tensor:
+    return torch.randn(rows, 4, generator=torch.Generator().manual_seed(seed))
+
+
+class OnValues(nn.Module):
+    """Has parameters of its own, of which one is never used, and goes by values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.unused = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.fc(x) * float(x.detach().abs().max())
+
+
+class Chooses(OnValues):
+    def forward(self, x: Tensor) -> Any:
+        return self.fc(x)[x.detach().numpy()[:, 0].argsort().copy()]
+
+
+class Nested(OnValues):
+    def forward(self, x: Tensor) -> Any:
+        return {"all": [super().forward(x), None], "count": int((x > 0).sum())}
+
+
+class Output(OnValues):
+    def forward(self, x: Tensor) -> Any:
+        value = super().forward(x)
+        return BaseModelOutput(last_hidden_state=value, hidden_states=(value * 2, x))
+
+
+@dataclass
+class Pair:
+    """What a module of somebody's own gives."""
+
+    first: Tensor
+    second: Tensor | None = None
+
+
+class Paired(OnValues):
+    def forward(self, x: Tensor) -> Any:
+        return Pair(super().forward(x))
+
+
+class Maybe(OnValues):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) if float(x.detach().sum()) > 0 else None
+
+
+class Several(OnValues):
+    def forward(self, x: Tensor) -> Any:
+        value = super().forward(x)
+        return [value] * (1 if float(x.detach().sum()) > 0 else 2)
+
+
+class Sometimes(OnValues):
+    """Lets gradients through by a value."""
+
+    def forward(self, x: Tensor) -> Any:
+        value = super().forward(x)
+        return value if float(x.detach().max()) > 50 else value.detach()
+
+
+class Grows(OnValues):
+    """Uses another parameter by a value."""
+
+    def forward(self, x: Tensor) -> Any:
+        value = super().forward(x)
+        return value + self.unused(x) if float(x.detach().max()) > 50 else value
+
+
+class Net(nn.Module):
+    """Sends its input through a module that runs on values."""
+
+    def __init__(self, inner: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.inner, self.head = nn.Linear(4, 4), inner(), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        h = self.body(x)
+        value = self.inner(x if isinstance(self.inner, (Maybe, Several)) else h)
+        if value is None:
+            value = h
+        if isinstance(value, list):
+            value = torch.stack(value).sum(0)
+        if isinstance(value, dict) and "count" in value:
+            value = value["all"][0] * value["count"]
+        if isinstance(value, BaseModelOutput):
+            value = value.last_hidden_state + value.hidden_states[0] + value[1][1]
+        if isinstance(value, Pair):
+            value = value.first if value.second is None else value.second
+        return {"loss": self.head(value).square().mean() + h.mean()}
+
+
+HEAD = {"student_recorders": {"h": {"type": "ModuleOutputs", "source": "head"}}}
+
+
+def prepared(inner: Callable[[], nn.Module], spec: dict[str, Any] = HEAD) -> fxkd.Distiller:
+    return fxkd.prepare(Net(inner), None, spec, example_inputs=(batch(0),), return_records=True)
+
+
+def compiled(distiller: fxkd.Distiller) -> Any:
+    return torch.compile(distiller, fullgraph=True, backend="aot_eager")
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor | None]:
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def assert_steps(step: Any, student: nn.Module, own: nn.Module, batches: list[Tensor]) -> None:
+    """Compare steps with the model alone, gradients included: those of what is not used are None in both."""
+    for x in batches:
+        wanted, out = own(x)["loss"], step(x)
+        for model in (own, student):
+            model.zero_grad()
+        wanted.backward()
+        out.loss.backward()
+        assert_same(wanted, out.loss)
+        assert_same(gradients(own), gradients(student))
+
+
+@pytest.mark.parametrize("way", ["graph", "compiled"])
+@pytest.mark.parametrize("inner", [OnValues, Chooses, Nested, Output, Paired])
+def test_values_and_gradients(inner: Callable[[], nn.Module], way: str) -> None:
+    distiller = prepared(inner)
+    step = compiled(distiller) if way == "compiled" else distiller
+    assert_steps(step, distiller.student, Net(inner), [batch(seed, rows) for seed, rows in enumerate((4, 4, 6))])
+
+
+@pytest.mark.parametrize("inner", [Maybe, Several])
+def test_a_result_that_is_built_by_values_is_captured_anew(inner: Callable[[], nn.Module]) -> None:
+    distiller = prepared(inner)
+    assert_steps(distiller, distiller.student, Net(inner), [batch(seed) for seed in range(8)])
+
+
+@pytest.mark.parametrize("inner", [Sometimes, Grows])
+def test_gradients_that_come_later_are_not_lost(inner: Callable[[], nn.Module]) -> None:
+    distiller, own = prepared(inner), Net(inner)
+    step = compiled(distiller)
+    assert_steps(step, distiller.student, own, [batch(0)])
+    with pytest.raises(GuardError, match=r"gradients flow through 'student.inner' at this step as they did in none"):
+        step(900 * batch(0))
+    assert_steps(distiller, distiller.student, own, [900 * batch(0)])
+
+
+def test_a_picture_shows_it_as_a_module() -> None:
+    kinds = {data["label"]: data["kind"] for _, data in fxkd.to_networkx(prepared(OnValues)).nodes(data=True)}
+    assert kinds["inner"] == "module"
+
+
+class Mixer(nn.Module):
+    """Has a method that runs on values and uses parameters of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def mix(self, x: Tensor) -> Tensor:
+        return self.fc(x) * float(x.detach().abs().max())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(x)
+
+
+MIX = {"student_recorders": {"m": {"type": "MethodOutputs", "source": f"{__name__}.Mixer.mix"}}}
+
+
+@pytest.mark.parametrize("mode", ["plain", "autocast"])
+def test_gradients_of_parameters_of_a_named_method(mode: str) -> None:
+    with torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"):
+        distiller = prepared(Mixer, MIX)
+        assert_steps(compiled(distiller), distiller.student, Net(Mixer), [batch(seed) for seed in range(3)])
+
+
+@pytest.mark.parametrize("inner", [OnValues, Mixer])
+def test_a_copy_is_compiled_for_itself_after_one_call(inner: Callable[[], nn.Module]) -> None:
+    distiller = prepared(inner, MIX if inner is Mixer else HEAD)
+    other = copy.deepcopy(distiller)
+    with torch.no_grad():
+        for parameter in other.student.parameters():
+            parameter.mul_(2)
+    own = [copy.deepcopy(one.student) for one in (distiller, other)]
+    other(batch(0))
+    steps = [compiled(one) for one in (distiller, other)]
+    for index in (0, 1, 0):
+        student = (distiller, other)[index].student
+        assert_steps(steps[index], student, own[index], [batch(seed) for seed in range(2)])
