@@ -118,7 +118,7 @@ class ModuleCalls:
             node.meta["effect"] = is_changed or not tensors(value)
             node.meta["takes"] = taken
         if id(module) in self.seen:
-            node.meta["by_values"] = path
+            node.meta.update(by_values=path, own=1)
             self.marks.guard_form(value, node)
         return self.marks.bind_call(value, node, points)
 

@@ -129,6 +129,7 @@ def layers(family: str, width: int) -> dict[str, Callable[[], nn.Module]]:
         "identity": lambda: nn.Identity(),
         "counts": lambda: Counts(),
         "adds_": lambda: AddsInPlace(),
+        "gated": lambda: Gated(),
     }
     return shared | FAMILIES[family](width)
 
@@ -184,6 +185,29 @@ class AddsInPlace(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.add_(self.bias)
+
+
+class Gate(nn.Module):
+    """Runs on values alone, and by them gives nothing at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((1,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor | None:
+        return (x * self.gain).tanh() if float(x.detach().mean()) > 0 else None
+
+
+class Gated(nn.Module):
+    """Goes by what its gate gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Gate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = self.gate(x)
+        return x + 1 if value is None else value
 
 
 class Attention(nn.Module):

@@ -168,6 +168,34 @@ def test_a_picture_shows_it_as_a_module() -> None:
     assert kinds["inner"] == "module"
 
 
+@pytest.mark.parametrize("way", ["graph", "compiled"])
+@pytest.mark.parametrize("kind", ["ModuleInputs", "ModuleOutputs"])
+def test_what_it_takes_and_gives_is_delivered(kind: str, way: str) -> None:
+    teacher, own = Net(OnValues), Net(OnValues)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.mul_(2)
+    delivery = {"given": {"type": kind, "source": "inner", "max_keep_data": 1}}
+    distiller = fxkd.prepare(Net(OnValues), teacher, {"distill_deliveries": delivery}, example_inputs=(batch(0),))
+
+    def by_hand(x: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            taken = teacher.eval().body(x)
+            made = teacher.inner(taken)
+        value = own.inner(taken) if kind == "ModuleInputs" else made
+        return {"loss": own.head(value).square().mean() + own.body(x).mean()}
+
+    step = compiled(distiller) if way == "compiled" else distiller
+    for seed in range(3):
+        wanted, out = by_hand(batch(seed))["loss"], step(batch(seed))
+        own.zero_grad()
+        distiller.zero_grad()
+        wanted.backward()
+        out.loss.backward()
+        assert_same(wanted, out.loss)
+        assert_same(gradients(own), gradients(distiller.student))
+
+
 class Mixer(nn.Module):
     """Has a method that runs on values and uses parameters of its own."""
 
