@@ -13,6 +13,7 @@ from torch.utils.checkpoint import CheckpointFunction
 from fxkd.capture.callables import custom_function
 from fxkd.capture.captured import PointName
 from fxkd.capture.contents import Contents
+from fxkd.capture.discover import Outcome
 from fxkd.capture.draws import drawn_state, set_drawn_state
 from fxkd.capture.held import Parts
 from fxkd.capture.kernels import without_values
@@ -105,7 +106,7 @@ class ModuleCalls:
                 self.must_open.add(id(module))
             before = versions((args, kwargs, contents.tensors))
             with self._undrawn(), self._inside_leaf(module), _Observer(tape, path):
-                value = self._run_leaf(original, module, *self.marks.given(points, (args, kwargs)))
+                value, outcome = self._run_leaf(original, module, *self.marks.given(points, (args, kwargs)))
             tape.left()
             is_changed = contents.changed()
             if is_changed:
@@ -117,10 +118,19 @@ class ModuleCalls:
             node.meta.update(mutates=written(before), reads=storages(contents.tensors), stateful=contents.is_stateful)
             node.meta["effect"] = is_changed or not tensors(value)
             node.meta["takes"] = taken
-        if id(module) in self.seen:
-            node.meta.update(by_values=path, own=1)
-            self.marks.guard_form(value, node)
+        if outcome is not None:
+            self._note_on_values(node, path, outcome, value, tensors((args, kwargs)))
         return self.marks.bind_call(value, node, points)
+
+    def _note_on_values(self, node: fx.Node, path: str, outcome: Outcome, value: Any, given: list[Tensor]) -> None:
+        """Note of a leaf what its run on values showed: a replay does not write, and gives new memory."""
+        node.meta.update(
+            by_values=path,
+            own=1,  # the module is the first argument of the node
+            storages=storages(value) | storages([given[index] for index in outcome.viewed]),
+            mutates=storages([given[index] for index in outcome.changed]),
+        )
+        self.marks.guard_form(value, node)
 
     def _leaf_node(self, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
         """Add the call of a leaf: one that does not run without values can be an operator in a compiled graph."""
@@ -167,11 +177,13 @@ class ModuleCalls:
         finally:
             self._inside.pop()
 
-    def _run_leaf(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """Run a leaf on fake tensors; of one that does not run so, give what it gave on values."""
+    def _run_leaf(
+        self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any
+    ) -> tuple[Any, Outcome | None]:
+        """Run a leaf on fake tensors; of one that does not run so, give what it gave on values, and what it did."""
         if id(module) not in self.seen:
             try:
-                return original(module, *args, **kwargs)
+                return original(module, *args, **kwargs), None
             except FxkdError:
                 raise
             except Exception:
@@ -185,8 +197,8 @@ class ModuleCalls:
             )
         outcome = outcomes[index]
         if outcome is None:
-            return original(module, *args, **kwargs)
-        return outcome.replay(tensors((args, kwargs)), self.tape.mode, self.alone)
+            return original(module, *args, **kwargs), None
+        return outcome.replay(tensors((args, kwargs)), self.tape.mode, self.alone), outcome
 
     def wrap_conversion(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Stand for ``nn.Module._apply``: what is of a type and in a place already needs no new tensors."""

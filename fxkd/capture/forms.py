@@ -53,7 +53,8 @@ def form_of_call(value: Any, parts: Parts) -> Form:
     if isinstance(value, nn.Module):
         first, own = len(parts.tensors), list(value.parameters())
         parts.tensors.extend(own)
-        return ("module", len(parts.objects) - 1, first, tuple([parameter.dim() for parameter in own]))
+        sizes = tuple([parameter.dim() for parameter in own])
+        return ("module", len(parts.objects) - 1, first, sizes, value.training)
     return ("object", len(parts.objects) - 1)
 
 
@@ -80,7 +81,8 @@ def made_of(kind: Any, held: dict[Any, Any]) -> Any:
 def modules_in(form: Form) -> Iterator[tuple[int, int, int]]:
     """Yield which of the objects are modules, and where among the tensors their parameters are: first and count."""
     if form[0] == "module":
-        yield form[1], form[2], len(form[3])
+        _, index, first, dims, _ = form
+        yield index, first, len(dims)
     elif form[0] in ("list", "tuple", "fields"):
         for part in form[-1]:
             yield from modules_in(part)
@@ -107,15 +109,23 @@ def dims(parts: Parts) -> list[Any]:
 
 
 def form_of_result(value: Any, given: Sequence[Tensor], tensors: list[Tensor], path: str) -> Form:
-    """Take a result apart: its tensors go to ``tensors``, numbers and arrays as tensors too.
+    """Take a result apart: its tensors go to ``tensors``, each once, numbers and arrays as tensors too.
+
+    A graph does not follow numbers in other containers than lists, tuples and dicts: they are constants there.
 
     Raises:
         CaptureError: It holds what no operator can give.
     """
+    return _form_of_result(value, given, tensors, path, True)
+
+
+def _form_of_result(value: Any, given: Sequence[Tensor], tensors: list[Tensor], path: str, is_followed: bool) -> Form:
     if isinstance(value, Tensor):
-        same = [index for index, tensor in enumerate(given) if tensor is value]
-        return ("given", same[0]) if same else _held(value, tensors, "tensor")
-    if isinstance(value, (bool, str)) or value is None:
+        for kind, known in (("given", given), ("tensor", tensors)):
+            if same := [index for index, tensor in enumerate(known) if tensor is value]:
+                return (kind, same[0])
+        return _held(value, tensors, "tensor")
+    if isinstance(value, (bool, str)) or value is None or (isinstance(value, (int, float)) and not is_followed):
         return ("constant", value)
     if isinstance(value, (int, float)):
         kind = "number" if isinstance(value, int) else "real"
@@ -123,12 +133,13 @@ def form_of_result(value: Any, given: Sequence[Tensor], tensors: list[Tensor], p
     if type(value).__name__ == ARRAY:
         return _held(torch.as_tensor(value), tensors, "array")
     if type(value) in (list, tuple):
-        return (type(value).__name__, tuple(form_of_result(part, given, tensors, path) for part in value))
+        forms = (_form_of_result(part, given, tensors, path, is_followed) for part in value)
+        return (type(value).__name__, tuple(forms))
     if has_fields(value):
-        held = content(value)
         kinds[id(type(value))] = type(value)
-        forms = tuple(form_of_result(part, given, tensors, path) for part in held.values())
-        return ("fields", id(type(value)), tuple(held), forms)
+        held, is_plain = content(value), is_followed and type(value) is dict
+        forms = (_form_of_result(part, given, tensors, path, is_plain) for part in held.values())
+        return ("fields", id(type(value)), tuple(held), tuple(forms))
     raise CaptureError(
         f"{path!r} gives a {type(value).__name__}, which one operator of a compiled graph cannot give (it can give "
         "tensors, numbers, texts, arrays, and lists, tuples, dicts and dataclasses of these): name a function that "

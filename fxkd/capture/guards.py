@@ -1,12 +1,15 @@
 """Guards: nodes that stop a graph where the model would go another way than it did when it was captured."""
 
+import dataclasses
 import operator
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fxkd.capture.structure import parts
 from fxkd.capture.tracked import Tracked
 from fxkd.errors import GuardError
 
@@ -38,17 +41,38 @@ def guard_form(value: Any, form: Any, line: str) -> None:
         )
 
 
-def kind_of(value: Any) -> Any:
-    """Say how a value is built, sizes and numbers left out.
+def kind_of(value: Any, *, is_followed: bool = True) -> Any:
+    """Say how a value is built, and what in it a graph does not follow: numbers are followed in plain containers.
+
+    Args:
+        value: What a call gave.
+        is_followed: Whether it is in tuples, lists and dicts alone.
 
     >>> kind_of((torch.zeros(2, 3), None, {"count": 4}))
     ('tuple', ((2, torch.float32), 'NoneType', ('dict', 'count', 'int')))
+    >>> from collections import OrderedDict
+    >>> kind_of(slice(2)), kind_of({2, 1}), kind_of(OrderedDict(count=4))
+    ('slice', ('set', ('1', '2')), ('OrderedDict', 'count', ('int', '4')))
     """
     if isinstance(value, Tensor):
         return value.dim(), value.dtype
-    kind = type(value.plain if isinstance(value, Tracked) else value).__name__
-    if isinstance(value, Mapping):
-        return kind, *(entry for key, part in value.items() for entry in (str(key), kind_of(part)))
+    plain = value.plain if isinstance(value, Tracked) else value
+    kind = "tuple" if isinstance(plain, torch.Size) else type(plain).__name__
+    is_plain = is_followed and type(value) in (tuple, list, dict, torch.Size)
+    if isinstance(value, (set, frozenset)):
+        return kind, tuple(sorted(map(repr, value)))
     if isinstance(value, (tuple, list)):
-        return kind, tuple(map(kind_of, value))
-    return kind
+        return kind, tuple(kind_of(part, is_followed=is_plain) for part in value)
+    if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
+        held = ((str(key), kind_of(part, is_followed=is_plain)) for part, _, key in parts(value))
+        return kind, *(entry for pair in held for entry in pair)
+    is_seen = is_followed and isinstance(plain, (int, float, str))  # numbers are followed, truths and texts guarded
+    return (kind, repr(plain)) if _is_constant(plain) and not is_seen else kind
+
+
+def _is_constant(value: Any) -> bool:
+    """Tell whether a value is one that Python code may go by: it says what it is, and holds nothing."""
+    kinds = (int, float, complex, bool, str, bytes, torch.dtype, torch.device, Enum)
+    return isinstance(value, kinds) or (
+        type(value).__module__ == "numpy" and hasattr(value, "item") and not value.shape
+    )

@@ -1,7 +1,7 @@
 """What is known of a model before it is recorded: how each named function is kept, what is opened, what leaves give."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,8 +59,12 @@ class Known:
         if self.varied is None:
             return None
         pairs = zip(self.functions, self.varied.functions, strict=True)
-        functions = [ours if ours.outcomes is None else _varied(theirs, ours.outcomes) for ours, theirs in pairs]
-        return Known(functions, self.opened, self.varied.leaves, self.draws)
+        functions = [
+            ours if ours.outcomes is None else replace(theirs, outcomes=_varied(theirs.outcomes or [], ours.outcomes))
+            for ours, theirs in pairs
+        ]
+        leaves = {leaf: _varied(seen, self.leaves.get(leaf, [])) for leaf, seen in self.varied.leaves.items()}
+        return Known(functions, self.opened, leaves, self.draws)
 
     def alone(self, held: frozenset[int]) -> frozenset[int]:
         """Give the memory in which one tensor alone lives, of all that functions and leaves gave; not what is held."""
@@ -71,23 +75,26 @@ class Known:
         return frozenset(memory for memory, count in counts.items() if count == 1) - held
 
 
-def _varied(named: Named, others: list[Outcome]) -> Named:
-    """Give other whole numbers where a function gave the same: Python may look something up by them."""
-    outcomes = list(named.outcomes or [])
+def _varied(outcomes: Sequence[Outcome | None], others: Sequence[Outcome | None]) -> list[Any]:
+    """Give other numbers where a function gave the same: Python may reckon with them, or look something up by them."""
+    made = list(outcomes)
     for index, (one, other) in enumerate(zip(outcomes, others, strict=False)):
-        if _whole(one.value) == _whole(other.value):
-            outcomes[index] = replace(one, value=_with_others(one.value))
-    return replace(named, outcomes=outcomes)
+        if one is not None and other is not None:
+            same = [kind for kind in (int, float) if _of(kind, one.value) == _of(kind, other.value)]
+            made[index] = replace(one, value=_with_others(one.value, same))
+    return made
 
 
-def _whole(value: Any) -> list[int]:
-    return [leaf for leaf in leaves(value) if type(leaf) is int]
+def _of(kind: type, value: Any) -> list[Any]:
+    return [leaf for leaf in leaves(value) if type(leaf) is kind]
 
 
-def _with_others(value: Any) -> Any:
-    """Change the whole numbers that a recording follows: those in tuples, lists and dicts."""
-    if type(value) is int:
+def _with_others(value: Any, kinds: Sequence[type]) -> Any:
+    """Change the numbers that a recording follows: those in tuples, lists and dicts."""
+    if type(value) is int and int in kinds:
         return value - 1 if value > 0 else value + 1
+    if type(value) is float and float in kinds:
+        return value * 0.75 or 0.25
     if type(value) in (tuple, list):
-        return type(value)(map(_with_others, value))
-    return {key: _with_others(part) for key, part in value.items()} if type(value) is dict else value
+        return type(value)(_with_others(part, kinds) for part in value)
+    return {key: _with_others(part, kinds) for key, part in value.items()} if type(value) is dict else value

@@ -22,8 +22,10 @@ from fxkd.capture.lines import drawing_line, is_misfit, quiet_log, raising_line
 from fxkd.capture.plan import Plan
 from fxkd.capture.preserve import preserved, uncollected, values_put_back
 from fxkd.capture.probe import learn_memory, pin, same_program
+from fxkd.capture.shared import refuse_shared_writes
 from fxkd.capture.sizes import Tries, Verdict
 from fxkd.capture.steady import compared_on_other_values, refuse_unsteady
+from fxkd.capture.structure import storages
 from fxkd.capture.tape import Tape
 from fxkd.capture.tidy import tidy
 from fxkd.capture.trace import REMEDY, MustOpen, MustSee, explained, trace
@@ -88,6 +90,7 @@ def capture(
         frozen = [] if sketch else _frozen_sizes(plan, known, tape)
     make_anew(tape.graph, tape.constants, tape.written_down)
     tidy(tape.graph)
+    refuse_shared_writes(tape.graph, storages([tensor for tensor, _ in tape.attributes.values()]))
     pin(tape.graph, frozen)
     return Captured(
         name=name,
@@ -227,15 +230,17 @@ def _refuse_frozen_draws(plan: Plan, known: Known, tape: Tape) -> None:
         return
     if known.depends is None:
         try:
-            other = _recorded(plan, known.on_other_values() or _on_other_values(plan, known))
+            known.varied = known.varied or _on_other_values(plan, known)
+            other = _recorded(plan, known.on_other_values() or known)
         except Exception:  # noqa: BLE001 (rows that are no samples)
             other = _recorded(plan, _discovered(plan, known, other_draws=True))
         known.depends = same_program(tape, other) is False
     if known.depends:
+        named = [*plan.places, *(plan.paths[leaf] for leaf in known.leaves)]
         raise CaptureError(
-            f"{plan.name}: Python code works on what a named function gives ({', '.join(map(repr, plan.places))}) in a "
-            "way that a graph cannot follow, so that it would be the same at every step: name the function that does "
-            "this work too, or use backend='eager'"
+            f"{plan.name}: Python code works on what is given by {', '.join(map(repr, named))} in a way that a graph "
+            "cannot follow, so that it would be the same at every step: name the function that does this work too, or "
+            "use backend='eager'"
         )
 
 

@@ -1,6 +1,7 @@
 """The operator that calls such a function at each step of a compiled graph, and checks what was promised."""
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import Any
@@ -10,12 +11,11 @@ from torch import Tensor
 
 from fxkd.capture.forms import Parts, form_of_result, modules_in, put_together
 from fxkd.capture.reached import reached
-from fxkd.capture.structure import storages
 from fxkd.capture.whole_calls import foreign, note
 from fxkd.capture.whole_sites import Site, found_at, sites
 from fxkd.errors import CaptureError, GuardError
 
-MOST_KEPT = 256
+ANEW = "It is known from now on: compile anew (torch._dynamo.reset()), or use compile=False"
 
 kept: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
 tickets = count()
@@ -44,19 +44,28 @@ def _run(key: str, given: list[Tensor], numbers: list[int], reals: list[float], 
     if form != site.result or not set(changed) <= set(site.changed) or not _as_promised(site, tensors, wanted):
         note(site.whole, args, kwargs, value, [given[index] for index in changed])
         raise GuardError(_broken(site, tensors, wanted))
-    _refuse_other_gradients(site, given, tensors)
-    made = [*_apart([tensor.detach() for tensor in tensors], given), *(given[index] for index in site.changed)]
+    if _has_other_gradients(site, given, tensors):
+        note(site.whole, args, kwargs, value, [given[index] for index in changed])
+        raise GuardError(
+            f"gradients flow through {site.whole.path!r} at this step as they did in none of the calls seen before, "
+            f"so that the compiled graph would lose them. {ANEW}"
+        )
+    made = [tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in tensors]
+    made += [given[index] for index in site.changed]
     return [*made, _keep_for_backward(site, given, tensors)] if site.needing else made
 
 
 def _own(site: Site, given: list[Tensor], objects: list[Any]) -> list[Tensor]:
-    """Give the function what it may write to, and what gradients are taken of: a module's parameters, or copies."""
+    """Give the function parameters of modules themselves, and copies of what it may write to or keep for a backward.
+
+    The memory of what an operator is given and gives is used for other things as soon as the graph needs it no more.
+    """
     own: dict[int, Tensor] = {}
     for index, first, length in modules_in(site.form):
         own.update(zip(range(first, first + length), objects[index].parameters(), strict=True))
-    for index in {*site.asking, *site.changed}.difference(own):
-        copied = given[index].clone() if index in site.changed else given[index]
-        own[index] = copied.detach().requires_grad_() if index in site.asking else copied
+    copied = range(len(given)) if site.needing else {*site.asking, *site.changed}
+    for index in set(copied).difference(own):
+        own[index] = given[index].detach().clone().requires_grad_(index in site.asking)
     return [own.get(index, tensor) for index, tensor in enumerate(given)]
 
 
@@ -69,17 +78,17 @@ def _autocast_on(site: Site) -> Iterator[None]:
         yield
 
 
-def _refuse_other_gradients(site: Site, given: list[Tensor], tensors: list[Tensor]) -> None:
-    """Refuse gradients that the compiled graph has no way for: they would be lost."""
+def _has_other_gradients(site: Site, given: list[Tensor], tensors: list[Tensor]) -> bool:
+    """Tell whether gradients flow in ways that the compiled graph does not have.
+
+    Raises:
+        CaptureError: They flow to what no compiled graph can see.
+    """
     flows, is_foreign = reached(given, tensors)
     if is_foreign:
         raise CaptureError(foreign(site.whole.path))
     is_new = [tensor.requires_grad and not ever for tensor, ever in zip(tensors, site.gradients, strict=True)]
-    if any(is_new) or not set(flows) <= set(site.needing):
-        raise GuardError(
-            f"gradients flow through {site.whole.path!r} at this step as they did in none of the calls seen before, "
-            "so that the compiled graph would lose them: use compile=False"
-        )
+    return any(is_new) or not set(flows) <= set(site.needing)
 
 
 @contextmanager
@@ -91,14 +100,6 @@ def _gradients_on() -> Iterator[None]:
     included = torch._C._dispatch_tls_local_include_set()
     with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
         yield
-
-
-def _apart(tensors: list[Tensor], given: list[Tensor]) -> Iterator[Tensor]:
-    """Yield tensors of which none shares memory with another or with what was given: an operator may give no other."""
-    memory = storages(given)
-    for tensor in tensors:
-        yield tensor.clone() if storages(tensor) & memory else tensor.contiguous()
-        memory |= storages(tensor)
 
 
 def _as_promised(site: Site, tensors: list[Tensor], wanted: list[list[int]]) -> bool:
@@ -119,7 +120,7 @@ def _broken(site: Site, tensors: list[Tensor], wanted: list[list[int]]) -> str:
     return (
         f"{site.whole.path!r} gave {found} at this step, and the compiled graph holds only while it gives {promised} "
         "(below 0: any size): what it gives, or what it writes to, depends on values in a way not seen before. "
-        "It is known from now on: compile anew (torch._dynamo.reset()), or use compile=False"
+        f"{ANEW}"
     )
 
 
@@ -139,16 +140,16 @@ def _fake(key: str, given: list[Tensor], numbers: list[Any], reals: list[float],
     return [*made, torch.empty((), dtype=torch.int64)] if site.needing else made
 
 
-# Gradients: the function makes its own small graph at each step, which is kept until its backward is called
+# Gradients: the function makes its own small graph at each step, which is kept until its backward is called or dropped
 
 
 def _keep_for_backward(site: Site, given: list[Tensor], tensors: list[Tensor]) -> Tensor:
-    """Keep what a backward needs; give the ticket for it."""
-    ticket = next(tickets)
-    kept[ticket] = [given[index] for index in site.needing], tensors
-    while len(kept) > MOST_KEPT:
-        del kept[next(iter(kept))]  # steps whose backward was never called
-    return torch.tensor(ticket)
+    """Keep what a backward needs, as long as the ticket for it is kept; give the ticket."""
+    number = next(tickets)
+    ticket = torch.tensor(number)
+    kept[number] = [given[index] for index in site.needing], tensors
+    weakref.finalize(ticket.untyped_storage(), kept.pop, number, None)
+    return ticket
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -170,21 +171,31 @@ def _run_backward(key: str, ticket: Tensor, given: list[Tensor], gradients: list
     inputs, outputs = kept.pop(int(ticket), (None, None))
     if inputs is None or outputs is None:
         raise CaptureError(
-            f"the backward of {sites[key].whole.path!r} in a compiled graph can be called once, and for the last "
-            f"{MOST_KEPT} steps: use compile=False"
+            f"the backward of {sites[key].whole.path!r} in a compiled graph can be called once: use compile=False"
         )
     real = [(outputs[index], g) for index, g in zip(which, gradients, strict=True) if outputs[index].requires_grad]
-    found = (
-        torch.autograd.grad(
-            [output for output, _ in real], inputs, [gradient for _, gradient in real], allow_unused=True
-        )
-        if real
-        else [None] * len(inputs)
-    )
+    found: Sequence[Tensor | None] = [None] * len(inputs)
+    if real:
+        made, flowing = zip(*real, strict=True)
+        with _unhooked(inputs):
+            found = torch.autograd.grad(made, inputs, flowing, allow_unused=True)
     return [
         torch.zeros_like(tensor) if gradient is None else gradient.clone()
         for tensor, gradient in zip(inputs, found, strict=True)
     ]
+
+
+@contextmanager
+def _unhooked(tensors: list[Tensor]) -> Iterator[None]:
+    """Take off the hooks of parameters: they are called on what the whole graph gives, once."""
+    hooks = [tensor._backward_hooks for tensor in tensors]
+    try:
+        for tensor in tensors:
+            tensor._backward_hooks = None
+        yield
+    finally:
+        for tensor, own in zip(tensors, hooks, strict=True):
+            tensor._backward_hooks = own
 
 
 def _fake_backward(key: str, ticket: Tensor, given: list[Tensor], gradients: list[Tensor], which: list[int]) -> Any:

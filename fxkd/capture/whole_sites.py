@@ -3,6 +3,7 @@
 import logging
 import weakref
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -42,6 +43,11 @@ class Site:
     needing: tuple[int, ...] = ()
     autocast: tuple[tuple[str, torch.dtype], ...] = ()
 
+    def told(self) -> str:
+        """Say in short what is promised: torch keeps compiled graphs on disk, and finds them by this."""
+        promised = (self.form, self.result, self.tensors, self.sizes, self.changed, self.gradients)
+        return sha256(repr((promised, self.asking, self.needing, self.autocast)).encode()).hexdigest()[:16]
+
 
 sites: dict[str, Site] = {}
 
@@ -70,8 +76,7 @@ def site_of(name: str, form: Form, identities: tuple[int, ...], asking: tuple[in
         logging.getLogger("fxkd").warning(
             "%s, if torch.compile stops at a data-dependent value", undecided(repr(whole.path))
         )
-    key = f"{name}@{len(sites)}"
-    sites[key] = Site(
+    site = Site(
         whole=whole,
         form=form,
         objects=tuple(_held(whole, identity) for identity in identities),
@@ -84,6 +89,8 @@ def site_of(name: str, form: Form, identities: tuple[int, ...], asking: tuple[in
         needing=tuple(index for index in asking if any(index in sample.reached for sample in samples)),
         autocast=autocast,
     )
+    key = f"{name}@{len(sites)}:{site.told()}"
+    sites[key] = site
     return key
 
 

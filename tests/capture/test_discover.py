@@ -183,7 +183,7 @@ def test_a_drawn_float_given_to_math_is_not_frozen() -> None:
     import math
 
     model = Model(lambda model, h: h * math.sqrt(model.draw.number()))
-    with pytest.raises(CaptureError, match=r"Python code works on what a named function gives .*Draw\.number"):
+    with pytest.raises(CaptureError, match=r"Python code works on what is given by .*Draw\.number"):
         graph_of(model, batch(2), points=[method("number")])
 
 

@@ -1,6 +1,8 @@
 """Modules that run on values alone: one node each, one operator in a compiled graph, gradients included."""
 
 import copy
+import gc
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +13,8 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 import fxkd
-from fxkd.errors import GuardError
+from fxkd.capture.whole_operator import kept
+from fxkd.errors import CaptureError, GuardError
 from tests.support.oracle import assert_same
 
 pytestmark = pytest.mark.usefixtures("fresh_dynamo")
@@ -72,6 +75,49 @@ class Several(OnValues):
         return [value] * (1 if float(x.detach().sum()) > 0 else 2)
 
 
+class PairedMaybe(OnValues):
+    def forward(self, x: Tensor) -> Any:
+        value = super().forward(x)
+        return Pair(value, value * 2 if float(x.detach().sum()) > 0 else None)
+
+
+class PairedNumber(OnValues):
+    def forward(self, x: Tensor) -> Any:
+        return Pair(super().forward(x), 3 if float(x.detach().sum()) > 0 else 2)  # type: ignore[arg-type]
+
+
+class ByMode(OnValues):
+    """Gives more in train mode, as detectors and auxiliary heads do."""
+
+    def forward(self, x: Tensor) -> Any:
+        value = super().forward(x)
+        return [value, value * 2] if self.training else [value]
+
+
+class Table(OnValues):
+    """Gives what it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.randn(64, 4))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.table if float(x.detach().max()) < 1e9 else x
+
+
+class Bounded(OnValues):
+    """Gives what its own backward needs."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x).tanh()
+
+
+class Views(OnValues):
+    def forward(self, x: Tensor) -> Any:
+        value = super().forward(x)
+        return (value, value[:, :2])
+
+
 class Sometimes(OnValues):
     """Lets gradients through by a value."""
 
@@ -88,6 +134,9 @@ class Grows(OnValues):
         return value + self.unused(x) if float(x.detach().max()) > 50 else value
 
 
+BY_SUM = (Maybe, Several, PairedMaybe, PairedNumber)
+
+
 class Net(nn.Module):
     """Sends its input through a module that runs on values."""
 
@@ -98,7 +147,7 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         h = self.body(x)
-        value = self.inner(x if isinstance(self.inner, (Maybe, Several)) else h)
+        value = self.inner(x if isinstance(self.inner, BY_SUM) else h)
         if value is None:
             value = h
         if isinstance(value, list):
@@ -107,6 +156,10 @@ class Net(nn.Module):
             value = value["all"][0] * value["count"]
         if isinstance(value, BaseModelOutput):
             value = value.last_hidden_state + value.hidden_states[0] + value[1][1]
+        if isinstance(value, tuple):
+            value = value[0].add_(1) + value[1].sum()
+        if isinstance(value, Pair) and isinstance(value.second, int):
+            value = value.first * value.second
         if isinstance(value, Pair):
             value = value.first if value.second is None else value.second
         return {"loss": self.head(value).square().mean() + h.mean()}
@@ -115,8 +168,8 @@ class Net(nn.Module):
 HEAD = {"student_recorders": {"h": {"type": "ModuleOutputs", "source": "head"}}}
 
 
-def prepared(inner: Callable[[], nn.Module], spec: dict[str, Any] = HEAD) -> fxkd.Distiller:
-    return fxkd.prepare(Net(inner), None, spec, example_inputs=(batch(0),), return_records=True)
+def prepared(inner: Callable[[], nn.Module], spec: dict[str, Any] = HEAD, rows: int = 4) -> fxkd.Distiller:
+    return fxkd.prepare(Net(inner), None, spec, example_inputs=(batch(0, rows),), return_records=True)
 
 
 def compiled(distiller: fxkd.Distiller) -> Any:
@@ -147,7 +200,7 @@ def test_values_and_gradients(inner: Callable[[], nn.Module], way: str) -> None:
     assert_steps(step, distiller.student, Net(inner), [batch(seed, rows) for seed, rows in enumerate((4, 4, 6))])
 
 
-@pytest.mark.parametrize("inner", [Maybe, Several])
+@pytest.mark.parametrize("inner", BY_SUM)
 def test_a_result_that_is_built_by_values_is_captured_anew(inner: Callable[[], nn.Module]) -> None:
     distiller = prepared(inner)
     assert_steps(distiller, distiller.student, Net(inner), [batch(seed) for seed in range(8)])
@@ -161,6 +214,100 @@ def test_gradients_that_come_later_are_not_lost(inner: Callable[[], nn.Module]) 
     with pytest.raises(GuardError, match=r"gradients flow through 'student.inner' at this step as they did in none"):
         step(900 * batch(0))
     assert_steps(distiller, distiller.student, own, [900 * batch(0)])
+
+
+def test_what_is_said_after_that_is_known_when_it_is_compiled_anew() -> None:
+    distiller, own = prepared(Grows), Net(Grows)
+    step = compiled(distiller)
+    step(batch(0))
+    with pytest.raises(GuardError, match="It is known from now on: compile anew"):
+        step(900 * batch(0))
+    torch._dynamo.reset()
+    assert_steps(compiled(distiller), distiller.student, own, [900 * batch(0)])
+
+
+@pytest.mark.parametrize("inner", [PairedNumber, PairedMaybe])
+def test_a_compiled_graph_stops_where_what_it_does_not_follow_changes(inner: Callable[[], nn.Module]) -> None:
+    distiller = prepared(inner)
+    step, sums = compiled(distiller), [float(batch(seed).sum()) for seed in range(8)]
+    alike = [seed for seed in range(8) if (sums[seed] > 0) is (sums[0] > 0)]
+    assert_steps(step, distiller.student, Net(inner), [batch(seed) for seed in alike])
+    other = next(seed for seed in range(8) if seed not in alike)
+    with pytest.raises((GuardError, torch._dynamo.exc.InternalTorchDynamoError)):
+        step(batch(other))
+
+
+def test_train_and_eval_may_give_more_or_less() -> None:
+    distiller, own = prepared(ByMode), Net(ByMode)
+    step = compiled(distiller)
+    assert_steps(step, distiller.student, own, [batch(0)])
+    distiller.eval()
+    own.eval()
+    distiller(batch(0))
+    assert_steps(step, distiller.student, own, [batch(0)])
+
+
+def test_memory_that_results_share_is_not_written_to_in_a_compiled_graph() -> None:
+    distiller = prepared(Views)
+    assert_steps(distiller, distiller.student, Net(Views), [batch(0)])
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"what 'inner' gives shares memory .* \(clone\)"):
+        compiled(distiller)(batch(0))
+
+
+def test_hooks_of_parameters_are_called_once() -> None:
+    distiller, own = prepared(OnValues), Net(OnValues)
+    for model in (own, distiller.student):
+        model.inner.fc.weight.register_hook(lambda gradient: gradient / 2)
+    assert_steps(compiled(distiller), distiller.student, own, [batch(0), batch(1)])
+
+
+def test_steps_without_a_backward_are_not_kept() -> None:
+    step = compiled(prepared(OnValues))
+    outs = [step(batch(seed)) for seed in range(3)]
+    assert len(kept) == 3
+    del outs
+    gc.collect()
+    assert not kept
+
+
+@pytest.mark.parametrize("inner", [Bounded, Table])
+def test_inductor_leaves_the_memory_of_what_it_gives_alone(inner: Callable[[], nn.Module]) -> None:
+    distiller, own = prepared(inner, rows=64), Net(inner)
+    step = torch.compile(distiller, fullgraph=True)
+    for seed in range(2):
+        wanted, out = own(batch(seed, 64))["loss"], step(batch(seed, 64))
+        for model in (own, distiller.student):
+            model.zero_grad()
+        wanted.backward()
+        out.loss.backward()
+        assert_same(wanted, out.loss, 1e-5)
+        assert_same(gradients(own), gradients(distiller.student), 1e-5, atol=1e-6)
+        assert_same(dict(own.named_buffers()), dict(distiller.student.named_buffers()))
+
+
+class Looks(nn.Module):
+    """Goes by a number of its inner module in a way that no graph can follow."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.inner, self.head = how, Counted(), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        value, number, real = self.inner(x)
+        factor = [1.0, 5.0][number] if self.how == "index" else math.sqrt(real)
+        return {"loss": (self.head(value) * factor).mean()}
+
+
+class Counted(OnValues):
+    def forward(self, x: Tensor) -> Any:
+        is_large = float(x.detach().abs().max()) > 50
+        return super().forward(x), int(is_large), 3.0 if is_large else 2.0
+
+
+@pytest.mark.parametrize("how", ["index", "root"])
+def test_numbers_that_a_graph_cannot_follow_are_refused(how: str) -> None:
+    with pytest.raises(CaptureError, match=r"Python code works on what is given by 'inner' in a way that a graph"):
+        fxkd.prepare(Looks(how), None, HEAD, example_inputs=(batch(0),), return_records=True)
 
 
 def test_a_picture_shows_it_as_a_module() -> None:

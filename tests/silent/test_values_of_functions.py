@@ -49,7 +49,7 @@ def test_what_is_made_of_them_is_refused(name: str, batch: int, others: Tensor |
     torch.manual_seed(0)
     recorder = {"x": {"type": "FunctionOutputs", "source": f"{__name__}.{name}"}}
     inputs = fxkd.Inputs((torch.randn(batch, 4), *([] if others is None else [others])))
-    with pytest.raises(CaptureError, match=r"Python code works on what a named function gives|the value of a tensor"):
+    with pytest.raises(CaptureError, match=r"Python code works on what is given by|the value of a tensor"):
         fxkd.record(Net(MAKES[name]), recorder, inputs)
 
 
@@ -68,7 +68,7 @@ def whole(x: Tensor) -> int:
 
 def test_a_whole_number_that_python_looks_something_up_by_is_refused() -> None:
     recorder = {"x": {"type": "FunctionOutputs", "source": f"{__name__}.whole"}}
-    with pytest.raises(CaptureError, match="Python code works on what a named function gives"):
+    with pytest.raises(CaptureError, match="Python code works on what is given by"):
         fxkd.record(Net(lambda y: [1.0, 2.0, 3.0][whole(y)]), recorder, fxkd.Inputs((torch.randn(2, 4),)))
 
 
