@@ -4,7 +4,7 @@ import copy
 import gc
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 import fxkd
+from fxkd.capture.whole_calls import Whole
 from fxkd.capture.whole_operator import kept
+from fxkd.capture.whole_sites import Site
 from fxkd.errors import CaptureError, GuardError
 from tests.support.oracle import assert_same
 
@@ -233,8 +235,16 @@ def test_a_compiled_graph_stops_where_what_it_does_not_follow_changes(inner: Cal
     alike = [seed for seed in range(8) if (sums[seed] > 0) is (sums[0] > 0)]
     assert_steps(step, distiller.student, Net(inner), [batch(seed) for seed in alike])
     other = next(seed for seed in range(8) if seed not in alike)
-    with pytest.raises((GuardError, torch._dynamo.exc.InternalTorchDynamoError)):
+    with pytest.raises(GuardError, match=r"'student.inner' gave .* at this step, and the compiled graph holds only"):
         step(batch(other))
+
+
+def test_a_call_in_a_compiled_graph_is_named_by_what_is_promised_of_it() -> None:
+    """Torch finds compiled graphs on disk by that name, also those of another process."""
+    site = Site(Whole("f", abs), (), (), ("tensor", 0), ((torch.float32, "given"),), ((("constant", 4),),), ())
+    others = [replace(site, sizes=((("constant", 5),),)), replace(site, asking=(0,)), replace(site, gradients=(True,))]
+    assert site.told() == replace(site).told()
+    assert len({one.told() for one in (site, *others)}) == 4
 
 
 def test_train_and_eval_may_give_more_or_less() -> None:
